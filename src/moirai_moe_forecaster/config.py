@@ -1,0 +1,315 @@
+"""What a checkpoint is: its sizes and the conventions under which its weights were trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from moirai_moe_forecaster.errors import ConfigError
+
+Router = Literal["linear", "centroid"]
+CentroidChoice = Literal["nearest", "farthest"]
+Component = Literal["student_t", "normal_fixed", "negative_binomial", "log_normal"]
+ScaleRule = Literal["relative", "absolute"]
+TimeIndex = Literal["position", "observed"]
+
+OFFICIAL_MIXTURE: tuple[Component, ...] = (
+    "student_t",
+    "normal_fixed",
+    "negative_binomial",
+    "log_normal",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Architecture and conventions of one Moirai-MoE checkpoint (arXiv 2410.10469, section 3).
+
+    Weights are valid only under the conventions they were trained with, so every convention is a
+    field here and travels with the checkpoint.
+
+    Parameters
+    ----------
+    d_model, d_ff : int
+        Width of a token and hidden width of one expert.
+    num_layers, num_heads : int
+        Decoder blocks, and attention heads per block.
+    num_experts, experts_per_token : int
+        Experts per block (32 in the paper) and how many of them a token uses (2). One expert gives
+        the dense model of the same active size.
+    patch_size : int, default=16
+        Points per token.
+    max_seq_len : int, default=512
+        Longest sequence of tokens per variate that the weights were trained for.
+    router : {"linear", "centroid"}, default="linear"
+        Gating by a learned projection, or by distances to token clusters (section 3.2.2).
+    centroid_choice : {"nearest", "farthest"}, default="nearest"
+        Which clusters a token is sent to. Official checkpoints were trained with the farthest.
+    mixture : tuple of str
+        Components of the predictive distribution of one point.
+    observed_mask_input : bool, default=True
+        Feed the mask of observed values beside the values, so that a missing value is not a number.
+        False is the official convention: missing values enter as ordinary, filled numbers.
+    shift_known_future : bool, default=True
+        Feed known-future covariates ``output_patches`` earlier than they happen, so that the token
+        that predicts a patch sees the covariates of that patch. False is the official convention.
+    output_patches : int, default=1
+        How many next patches one token predicts; 1 officially.
+    scale_rule : {"relative", "absolute"}, default="relative"
+        How a context without variation is scaled: by a floor relative to its level, so that
+        forecasts are scale equivariant, or by the official ``sqrt(var + 1e-5)``.
+    time_index : {"position", "observed"}, default="position"
+        Whether the position of a patch counts all patches, or, as in official checkpoints, those
+        from the first on that holds an observed value.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, of the wrong type, or contradicts another.
+    """
+
+    d_model: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    num_experts: int
+    experts_per_token: int
+    patch_size: int = 16
+    max_seq_len: int = 512
+    router: Router = "linear"
+    centroid_choice: CentroidChoice = "nearest"
+    mixture: tuple[Component, ...] = ("student_t", "student_t", "student_t")
+    observed_mask_input: bool = True
+    shift_known_future: bool = True
+    output_patches: int = 1
+    scale_rule: ScaleRule = "relative"
+    time_index: TimeIndex = "position"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mixture", tuple(self.mixture))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (type(value) is not int or value < 1):
+                raise ConfigError(f"{field.name} must be an integer of at least 1, got {value!r}")
+            if field.type == "bool" and type(value) is not bool:
+                raise ConfigError(f"{field.name} must be True or False, got {value!r}")
+        _check_choice("router", self.router, Router)
+        _check_choice("centroid_choice", self.centroid_choice, CentroidChoice)
+        _check_choice("scale_rule", self.scale_rule, ScaleRule)
+        _check_choice("time_index", self.time_index, TimeIndex)
+        for component in self.mixture:
+            _check_choice("mixture", component, Component)
+        if not self.mixture:
+            raise ConfigError("mixture must name at least one component, got none")
+        if self.d_model % self.num_heads:
+            raise ConfigError(
+                f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})"
+            )
+        if self.head_dim % 4:
+            raise ConfigError(
+                f"d_model / num_heads must be a multiple of 4 (half of a head is rotated in "
+                f"pairs), got {self.head_dim}"
+            )
+        if self.experts_per_token > self.num_experts:
+            raise ConfigError(
+                f"experts_per_token ({self.experts_per_token}) cannot exceed num_experts "
+                f"({self.num_experts})"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_heads
+
+    @classmethod
+    def official(cls, size: Literal["small", "base"] = "small", **changes: Any) -> ModelConfig:
+        """Return the configuration of a published model (paper, table 2), with changes by name."""
+        if size not in _PUBLISHED_SIZES:
+            raise ConfigError(f"size must be one of {sorted(_PUBLISHED_SIZES)}, got {size!r}")
+        conventions: dict[str, Any] = {
+            "router": "centroid",
+            "centroid_choice": "farthest",
+            "mixture": OFFICIAL_MIXTURE,
+            "observed_mask_input": False,
+            "shift_known_future": False,
+            "output_patches": 1,
+            "scale_rule": "absolute",
+            "time_index": "observed",
+        }
+        return cls(**{**conventions, **_PUBLISHED_SIZES[size], **changes})
+
+    @classmethod
+    def preset(cls, name: Literal["tiny", "small", "base"], **changes: Any) -> ModelConfig:
+        """Return one of our own configurations, fields changed by name.
+
+        "tiny" is the bundled checkpoint's. "small" and "base" have the published sizes (paper,
+        table 2) under our conventions.
+        """
+        if name not in _PRESETS:
+            raise ConfigError(f"the preset must be one of {sorted(_PRESETS)}, got {name!r}")
+        return cls(**{**_PRESETS[name], **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self) | {"mixture": list(self.mixture)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Build a configuration from plain values; an unknown or missing field is an error."""
+        return _from_fields(cls, values)
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Read what `to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+
+_PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "d_model": 384,
+        "d_ff": 512,
+        "num_layers": 6,
+        "num_heads": 6,
+        "num_experts": 32,
+        "experts_per_token": 2,
+    },
+    "base": {
+        "d_model": 768,
+        "d_ff": 1024,
+        "num_layers": 12,
+        "num_heads": 12,
+        "num_experts": 32,
+        "experts_per_token": 2,
+    },
+}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "d_model": 192,
+        "d_ff": 256,
+        "num_layers": 4,
+        "num_heads": 3,
+        "num_experts": 8,
+        "experts_per_token": 2,
+        "output_patches": 4,
+        "max_seq_len": 128,
+    },
+    **_PUBLISHED_SIZES,
+}
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ConfigError(f"{name} must be one of {list(get_args(choices))}, got {value!r}")
+
+
+def _from_fields(cls: Any, values: Mapping[str, Any]) -> Any:
+    known = {field.name for field in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"unknown {cls.__name__} fields {unknown}; known are {sorted(known)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"incomplete {cls.__name__}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is pretrained; with the same value, corpus and seed, a run is reproducible.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps in all. The schedule follows from it, so that a run can be extended or
+        brought to its decay early by resuming it with another number.
+    batch_rows, row_tokens : int
+        Packed sequences per step and tokens in each.
+    learning_rate : float, default=1e-3
+        Of AdamW, after `warmup_steps` and until the last `decay_share` of the steps, over which it
+        falls linearly to 0.
+    betas : tuple of float, default=(0.9, 0.98)
+    weight_decay : float, default=0.1
+        On matrices; not on norms, biases and variate biases.
+    clip_norm : float, default=1.0
+        Largest norm of the gradient.
+    balance_weight : float, default=0.01
+        Weight of the load-balancing loss of linear routers.
+    min_points, max_points : int
+        Lengths of training windows, drawn log-uniformly between the two.
+    prefix_share : tuple of float, default=(0.1, 0.7)
+        Range of the share of a window that only serves its normaliser and bears no loss
+        (the paper's masking ratio, 0.3 there), drawn per window.
+    synthetic_share : float, default=0.5
+        Share of windows from the synthetic generators.
+    coupled_share : float, default=0.1
+        Share of windows that are multivariate synthetic systems.
+    mixing_share : float, default=0.3
+        Share of corpus windows that are convex mixtures of several (TSMixup, arXiv 2403.07815).
+    flip_share, missing_share : float
+        Shares of windows with their sign flipped, and with a stretch made missing.
+    save_every, log_every, validate_every : int
+        Steps between checkpoints, lines of metrics, and validations.
+    seed : int, default=0
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
+    """
+
+    steps: int
+    batch_rows: int = 32
+    row_tokens: int = 128
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay_share: float = 0.3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    balance_weight: float = 0.01
+    min_points: int = 20
+    max_points: int = 2048
+    prefix_share: tuple[float, float] = (0.1, 0.7)
+    synthetic_share: float = 0.5
+    coupled_share: float = 0.1
+    mixing_share: float = 0.3
+    flip_share: float = 0.15
+    missing_share: float = 0.15
+    save_every: int = 100
+    log_every: int = 10
+    validate_every: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "prefix_share", tuple(self.prefix_share))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (type(value) is not int or value < (field.name != "seed")):
+                raise ConfigError(f"{field.name} must be a positive integer, got {value!r}")
+            if field.name.endswith("_share") and not _is_share(value):
+                raise ConfigError(f"{field.name} must lie within [0, 1], got {value!r}")
+        if self.min_points > self.max_points:
+            raise ConfigError(
+                f"min_points ({self.min_points}) cannot exceed max_points ({self.max_points})"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Build a configuration from plain values; an unknown or missing field is an error."""
+        return _from_fields(cls, values)
+
+
+def _is_share(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(0 <= number <= 1 for number in numbers)

@@ -1,0 +1,137 @@
+"""Causal any-variate attention, and its decoding form over a context shared by many paths."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moirai_moe_forecaster.model.rotary import Rotation, rotate
+from moirai_moe_forecaster.model.tokens import TokenBatch
+
+
+class Visibility(NamedTuple):
+    """What a query may see, and which of that is its own variate; (..., query, key) each."""
+
+    visible: Tensor
+    same_variate: Tensor
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of a stretch of tokens, (..., heads, token, head_dim) each."""
+
+    keys: Tensor
+    values: Tensor
+
+    def append(self, later: KeyValue) -> KeyValue:
+        """Return this stretch followed by a later one."""
+        return KeyValue(
+            torch.cat((self.keys, later.keys), -2), torch.cat((self.values, later.values), -2)
+        )
+
+
+def visibility(query: TokenBatch, key: TokenBatch) -> Visibility:
+    """A token sees all variates of its own sample at its own and at earlier positions."""
+    same_sample = query.sample_id[:, :, None] == key.sample_id[:, None, :]
+    not_later = key.time_id[:, None, :] <= query.time_id[:, :, None]
+    same_variate = query.variate_id[:, :, None] == key.variate_id[:, None, :]
+    return Visibility(same_sample & not_later, same_variate)
+
+
+class AnyVariateAttention(nn.Module):
+    """Multi-head attention with rotary time, normalised queries and keys, and a variate bias.
+
+    A learned number per head is added to a logit, one where query and key belong to the same
+    variate and one where they do not (arXiv 2402.02592, equation 3).
+
+    Parameters
+    ----------
+    d_model, num_heads : int
+    """
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        head_dim = d_model // num_heads
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+        self.query_norm = nn.RMSNorm(head_dim, eps=1e-5)
+        self.key_norm = nn.RMSNorm(head_dim, eps=1e-5)
+        self.variate_bias = nn.Parameter(torch.zeros(2, num_heads))
+
+    def forward(self, x: Tensor, angles: Rotation, sight: Visibility) -> tuple[Tensor, KeyValue]:
+        """Attend within `x` (batch, token, d_model); also return what later tokens may reuse."""
+        query, new = self._project(x, angles)
+        mixed = F.scaled_dot_product_attention(
+            query, new.keys, new.values, attn_mask=self._bias(sight).to(query.dtype)
+        )
+        return self._merge(mixed), new
+
+    def decode(
+        self,
+        x: Tensor,
+        angles: Rotation,
+        context: KeyValue,
+        past: KeyValue,
+        context_sight: Visibility,
+        path_sight: Visibility,
+    ) -> tuple[Tensor, KeyValue]:
+        """Attend from new tokens of many paths to one shared context and to each path's own past.
+
+        The context's keys and values are never copied per path: the queries of all paths of a
+        series are stacked and meet them in one product.
+
+        Parameters
+        ----------
+        x : Tensor, (series * path, token, d_model)
+        angles : Rotation
+            Of the new tokens, (series * path, 1, token, ...).
+        context : KeyValue, (series, heads, context token, head_dim)
+        past : KeyValue, (series * path, heads, past token, head_dim)
+        context_sight : Visibility, (series, token, context token)
+        path_sight : Visibility, (series * path, token, past token + token)
+
+        Returns
+        -------
+        Tensor, (series * path, token, d_model)
+        KeyValue
+            `past` with the new tokens appended.
+        """
+        query, new = self._project(x, angles)
+        own = past.append(new)
+        series, tokens = context.keys.shape[0], x.shape[1]
+        paths = x.shape[0] // series
+        # (series, heads, path * token, head_dim): one product with the shared keys
+        stacked = query.unflatten(0, (series, paths)).transpose(1, 2).flatten(2, 3)
+        root = math.sqrt(query.shape[-1])
+        shared = (stacked @ context.keys.mT / root).unflatten(2, (paths, tokens))
+        shared = (shared + self._bias(context_sight)[:, :, None]).transpose(1, 2)
+        private = query @ own.keys.mT / root + self._bias(path_sight)
+        logits = torch.cat((shared.flatten(0, 1), private), -1)
+        weights = logits.softmax(-1)
+        width = context.keys.shape[-2]
+        to_context = weights[..., :width].unflatten(0, (series, paths)).transpose(1, 2)
+        mixed = (to_context.flatten(2, 3) @ context.values).unflatten(2, (paths, tokens))
+        mixed = mixed.transpose(1, 2).flatten(0, 1) + weights[..., width:] @ own.values
+        return self._merge(mixed), own
+
+    def _project(self, x: Tensor, angles: Rotation) -> tuple[Tensor, KeyValue]:
+        query, key, value = (
+            self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        return rotate(self.query_norm(query), angles), KeyValue(
+            rotate(self.key_norm(key), angles), value
+        )
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        merged: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return merged
+
+    def _bias(self, sight: Visibility) -> Tensor:
+        """Additive logits (batch, heads, query, key)."""
+        other, same = self.variate_bias[:, :, None, None].unbind(0)
+        bias = torch.where(sight.same_variate[:, None], same, other)
+        return bias.masked_fill(~sight.visible[:, None], -torch.inf)

@@ -1,0 +1,56 @@
+"""The fused experts: SwiGLU networks side by side, each token passing through a chosen few."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moirai_moe_forecaster.model.routing import Routing
+
+
+class Experts(nn.Module):
+    """``num_experts`` gated feed-forward networks with their weights fused by expert.
+
+    Parameters
+    ----------
+    d_model, d_ff, num_experts : int
+
+    Attributes
+    ----------
+    weight_in : Parameter, (num_experts, 2 * d_ff, d_model)
+        The gate's rows above the linear branch's.
+    weight_out : Parameter, (num_experts, d_model, d_ff)
+    """
+
+    def __init__(self, d_model: int, d_ff: int, num_experts: int) -> None:
+        super().__init__()
+        self.weight_in = nn.Parameter(torch.empty(num_experts, 2 * d_ff, d_model))
+        self.weight_out = nn.Parameter(torch.empty(num_experts, d_model, d_ff))
+
+    def forward(self, x: Tensor, routing: Routing) -> Tensor:
+        """Combine the chosen experts' outputs for tokens (token, d_model).
+
+        Tokens are sorted by expert, so that each expert does one product with its group; the
+        results return to the tokens' order before they are weighted and summed, which makes the
+        sum independent of the other tokens.
+        """
+        per_token = routing.experts.shape[-1]
+        order = routing.experts.flatten().argsort(stable=True)
+        counts = torch.bincount(routing.experts.flatten(), minlength=self.weight_in.shape[0])
+        grouped = self._grouped_swiglu(x[order // per_token], counts.tolist())
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+        outputs = grouped[back].unflatten(0, (-1, per_token))
+        return (outputs * routing.weights[..., None].to(outputs.dtype)).sum(1)
+
+    def _grouped_swiglu(self, x: Tensor, counts: list[int]) -> Tensor:
+        """Apply expert e to the e-th group of rows of `x`, which `counts` delimits."""
+        outputs = []
+        groups = zip(
+            x.split(counts), self.weight_in.unbind(0), self.weight_out.unbind(0), strict=True
+        )
+        for group, weight_in, weight_out in groups:
+            if len(group):
+                gate, linear = F.linear(group, weight_in).chunk(2, -1)
+                outputs.append(F.linear(F.silu(gate) * linear, weight_out))
+        return torch.cat(outputs) if outputs else x

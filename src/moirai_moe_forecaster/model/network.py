@@ -1,0 +1,209 @@
+"""The Moirai-MoE network, top to bottom (arXiv 2410.10469, section 3).
+
+Patches in, one input projection, a decoder-only transformer whose every feed-forward layer is a
+sparse mixture of experts, one output projection, a mixture distribution for the next patches out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.model.attention import (
+    AnyVariateAttention,
+    KeyValue,
+    Visibility,
+    visibility,
+)
+from moirai_moe_forecaster.model.experts import Experts
+from moirai_moe_forecaster.model.mixture import Mixture, raw_size
+from moirai_moe_forecaster.model.rotary import Rotation, rotation
+from moirai_moe_forecaster.model.routing import CentroidRouter, LinearRouter, Routing
+from moirai_moe_forecaster.model.tokens import TokenBatch
+
+
+class Output(NamedTuple):
+    """What one pass over tokens gives.
+
+    Attributes
+    ----------
+    hidden : Tensor, (batch, token, d_model)
+        Final representations; `MoiraiMoE.head` turns them into distributions.
+    cache : list of KeyValue
+        Per layer, what later tokens attend to.
+    routings : list of Routing
+        Per layer, over the flattened (batch * token).
+    """
+
+    hidden: Tensor
+    cache: list[KeyValue]
+    routings: list[Routing]
+
+
+class PatchEmbedding(nn.Module):
+    """One residual projection for patches of every frequency, instead of one per frequency."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.observed_mask_input = config.observed_mask_input
+        width = config.patch_size * (2 if config.observed_mask_input else 1)
+        self.inner = nn.Linear(width, config.d_model)
+        self.outer = nn.Linear(config.d_model, config.d_model)
+        self.skip = nn.Linear(width, config.d_model)
+        if config.shift_known_future:
+            self.known_future = nn.Parameter(torch.zeros(config.d_model))
+        else:
+            self.register_parameter("known_future", None)
+
+    def forward(self, tokens: TokenBatch) -> Tensor:
+        """Embed patches: (batch, token, d_model)."""
+        x = tokens.values.to(self.skip.weight.dtype)
+        if self.observed_mask_input:
+            x = torch.cat((torch.where(tokens.observed, x, 0.0), tokens.observed.to(x.dtype)), -1)
+        embedded: Tensor = self.outer(F.silu(self.inner(x))) + self.skip(x)
+        if self.known_future is not None:
+            embedded = embedded + tokens.known_future[..., None].to(x.dtype) * self.known_future
+        return embedded
+
+
+class Block(nn.Module):
+    """One pre-norm decoder block: any-variate attention, then routed experts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.attention = AnyVariateAttention(config.d_model, config.num_heads)
+        self.expert_norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        sizes = (config.d_model, config.num_experts, config.experts_per_token)
+        self.router: LinearRouter | CentroidRouter = (
+            LinearRouter(*sizes)
+            if config.router == "linear"
+            else CentroidRouter(*sizes, config.centroid_choice)
+        )
+        self.experts = Experts(config.d_model, config.d_ff, config.num_experts)
+
+    def forward(
+        self, x: Tensor, angles: Rotation, sight: Visibility
+    ) -> tuple[Tensor, KeyValue, Routing]:
+        """Transform tokens (batch, token, d_model) that attend to each other."""
+        attended, cache = self.attention(self.attention_norm(x), angles, sight)
+        return self._finish(x + attended, cache)
+
+    def decode(
+        self,
+        x: Tensor,
+        angles: Rotation,
+        context: KeyValue,
+        past: KeyValue,
+        context_sight: Visibility,
+        path_sight: Visibility,
+    ) -> tuple[Tensor, KeyValue, Routing]:
+        """Transform new tokens (series * path, token, d_model) of paths that share a context."""
+        attended, cache = self.attention.decode(
+            self.attention_norm(x), angles, context, past, context_sight, path_sight
+        )
+        return self._finish(x + attended, cache)
+
+    def _finish(self, x: Tensor, cache: KeyValue) -> tuple[Tensor, KeyValue, Routing]:
+        normed = self.expert_norm(x).flatten(0, 1)
+        routing = self.router(normed)
+        return x + self.experts(normed, routing).view_as(x), cache, routing
+
+
+class MoiraiMoE(nn.Module):
+    """Sparse mixture-of-experts transformer for time series.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Sizes and conventions. The weights are random until a checkpoint is loaded; they are drawn
+        from torch's global random state, as in any `torch.nn` module.
+
+    Notes
+    -----
+    Inputs are standardised values; `moirai_moe_forecaster.model.scaler` makes them. Different from
+    a language model: a token is a patch of numbers, attention spans the variates of a sample, and
+    the head gives a continuous mixture per point instead of logits over a vocabulary.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = PatchEmbedding(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        outputs = config.output_patches * raw_size(config.mixture) * config.patch_size
+        self.projection = nn.Linear(config.d_model, outputs)
+        self._initialise()
+
+    def forward(self, tokens: TokenBatch) -> Mixture:
+        """Return the distribution of the next patches: points (batch, token, patch, patch_size)."""
+        return self.head(self.encode(tokens).hidden)
+
+    def encode(self, tokens: TokenBatch) -> Output:
+        """Run all blocks over tokens that attend to each other."""
+        sight = visibility(tokens, tokens)
+        angles = self._angles(tokens)
+        x = self.embedding(tokens)
+        cache, routings = [], []
+        for block in self.blocks:
+            x, layer_cache, routing = block(x, angles, sight)
+            cache.append(layer_cache)
+            routings.append(routing)
+        return Output(self.norm(x), cache, routings)
+
+    def decode(
+        self,
+        tokens: TokenBatch,
+        context: list[KeyValue],
+        past: list[KeyValue],
+        context_sight: Visibility,
+        path_sight: Visibility,
+    ) -> Output:
+        """Run all blocks over new tokens (series * path, token) of paths that share a context.
+
+        `AnyVariateAttention.decode` has the shapes. `Output.cache` holds the extended past.
+        """
+        angles = self._angles(tokens)
+        x = self.embedding(tokens)
+        cache, routings = [], []
+        for block, layer_context, layer_past in zip(self.blocks, context, past, strict=True):
+            x, extended, routing = block.decode(  # type: ignore[operator]  # a Block
+                x, angles, layer_context, layer_past, context_sight, path_sight
+            )
+            cache.append(extended)
+            routings.append(routing)
+        return Output(self.norm(x), cache, routings)
+
+    def head(self, hidden: Tensor) -> Mixture:
+        """Distributions (..., output patch, patch_size) from representations (..., d_model)."""
+        shape = (self.config.output_patches, -1, self.config.patch_size)
+        raw = self.projection(hidden).unflatten(-1, shape).float()
+        return Mixture.from_raw(raw, self.config.mixture)
+
+    def _angles(self, tokens: TokenBatch) -> Rotation:
+        """Rotation with an axis for the heads."""
+        return rotation(tokens.time_id[:, None], self.config.head_dim)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Draw weights of variance 1 / fan-in; what writes to the residual stream starts small."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(std=1 / math.sqrt(module.in_features))
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, Experts):
+                module.weight_in.normal_(std=1 / math.sqrt(module.weight_in.shape[-1]))
+                module.weight_out.normal_(std=1 / math.sqrt(module.weight_out.shape[-1]))
+        depth = 1 / math.sqrt(2 * self.config.num_layers)
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.attention.out.weight.mul_(depth)
+                module.experts.weight_out.mul_(depth)
+        self.projection.weight.mul_(0.1)

@@ -1,0 +1,90 @@
+"""Gating: which experts a token is sent to, and with which weights (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moirai_moe_forecaster.config import CentroidChoice
+
+
+class Routing(NamedTuple):
+    """The gating decision for a stretch of tokens.
+
+    Attributes
+    ----------
+    experts : Tensor of int64, (token, experts_per_token)
+    weights : Tensor, (token, experts_per_token)
+        Non-negative, summing to 1.
+    scores : Tensor, (token, num_experts)
+        What the decision was made from: larger is chosen first.
+    """
+
+    experts: Tensor
+    weights: Tensor
+    scores: Tensor
+
+
+class LinearRouter(nn.Module):
+    """Gate by a learned projection of the token; trained with `balance_loss`."""
+
+    def __init__(self, d_model: int, num_experts: int, experts_per_token: int) -> None:
+        super().__init__()
+        self.experts_per_token = experts_per_token
+        self.projection = nn.Linear(d_model, num_experts, bias=False)
+
+    def forward(self, x: Tensor) -> Routing:
+        """Route tokens (token, d_model)."""
+        return _choose(self.projection(x).float(), self.experts_per_token)
+
+
+class CentroidRouter(nn.Module):
+    """Gate by Euclidean distance to clusters of token representations, which are not trained.
+
+    The centroids come from k-means over a dense model's tokens. Official checkpoints send a token
+    to its two *farthest* centroids, the farther with the larger weight; "nearest" does the reverse.
+    """
+
+    centroids: Tensor
+
+    def __init__(
+        self, d_model: int, num_experts: int, experts_per_token: int, choice: CentroidChoice
+    ) -> None:
+        super().__init__()
+        self.experts_per_token = experts_per_token
+        self.sign = 1.0 if choice == "farthest" else -1.0
+        self.register_buffer("centroids", torch.zeros(num_experts, d_model))
+
+    def forward(self, x: Tensor) -> Routing:
+        """Route tokens (token, d_model)."""
+        # the direct form: the faster one by products loses digits where distances are close
+        distance = torch.cdist(
+            x.float(), self.centroids.float(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return _choose(self.sign * distance, self.experts_per_token)
+
+
+def _choose(scores: Tensor, count: int) -> Routing:
+    top, experts = scores.topk(count, -1)
+    return Routing(experts, top.softmax(-1), scores)
+
+
+def balance_loss(routing: Routing, valid: Tensor) -> Tensor:
+    """Return the load-balancing loss of linear gating: 1 when perfectly balanced.
+
+    The number of experts times the sum over experts of (share of tokens sent there) x (mean
+    probability of it), over valid tokens (arXiv 2101.03961, equation 4).
+
+    Parameters
+    ----------
+    routing : Routing
+    valid : Tensor of bool, (token,)
+        False for padding.
+    """
+    num_experts = routing.scores.shape[-1]
+    probability = routing.scores[valid].softmax(-1).mean(0)
+    chosen = routing.experts[valid].flatten()
+    share = torch.bincount(chosen, minlength=num_experts) / max(chosen.numel(), 1)
+    return num_experts * (share * probability).sum()
