@@ -1,0 +1,1 @@
+"""From a user's series to a forecast."""

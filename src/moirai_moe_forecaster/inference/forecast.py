@@ -1,0 +1,248 @@
+"""A probabilistic forecast: quantiles at any level, mean, samples, without the network."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.randomness import uniforms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+
+_TAIL = (1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 0.0015, 0.002, 0.0025, 0.0035, 0.005, 0.0065, 0.008)
+_LOWER = sorted([*_TAIL, 0.015, 0.025])
+NODE_LEVELS: Array = np.array(
+    sorted([*_LOWER, *(k / 100 for k in range(1, 100)), *(1 - level for level in _LOWER)])
+)
+_NODE_SCORES: Array = np.array([NormalDist().inv_cdf(level) for level in NODE_LEVELS])
+
+
+class Marginals(NamedTuple):
+    """What a forecast stores; the unit is a series' own standardised one.
+
+    Attributes
+    ----------
+    quantiles : ndarray of float32, (series, node, horizon, variate)
+        At `NODE_LEVELS`; NaN for variates that a series of a ragged batch does not have.
+    mean : ndarray of float32, (series, horizon, variate)
+    location, scale : ndarray, (series, variate)
+        Back to raw values: ``standardised * scale + location``.
+    ranks : ndarray of uint16, (series, path, horizon, variate), or None
+        Rank of each path among the paths of its step: how steps and variates depend on each other.
+    seeds : ndarray of int64, (series, variate)
+        Streams from which samples are drawn.
+    """
+
+    quantiles: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    location: Array
+    scale: Array
+    ranks: NDArray[np.uint16] | None
+    seeds: NDArray[np.int64]
+
+    def of_series(self, index: int) -> Marginals:
+        """Return one series, with a series axis of length 1 and only its own variates."""
+        present = ~np.isnan(self.scale[index])
+        return Marginals(
+            self.quantiles[index][None, ..., present],
+            self.mean[index][None, ..., present],
+            self.location[index][None, present],
+            self.scale[index][None, present],
+            None if self.ranks is None else self.ranks[index][None, ..., present],
+            self.seeds[index][None, present],
+        )
+
+
+class Forecast:
+    """Predictive distribution of every step of a horizon.
+
+    `MoiraiMoEPipeline.predict` makes it. The layout of all results is (series, level or sample,
+    horizon, variate). The series axis is dropped when one series was forecast that was not in a
+    list, the level axis when a single level was asked for, and the variate axis when the input was
+    one-dimensional.
+
+    Parameters
+    ----------
+    marginals : Marginals
+    single, univariate : bool
+        Whether results drop the series and the variate axis.
+    num_samples : int
+        How many trajectories `samples` holds.
+    """
+
+    def __init__(
+        self, marginals: Marginals, *, single: bool, univariate: bool, num_samples: int
+    ) -> None:
+        self._marginals = marginals
+        self._single = single
+        self._univariate = univariate
+        self._num_samples = num_samples
+
+    def __repr__(self) -> str:
+        series, _, horizon, variates = self._marginals.quantiles.shape
+        return f"Forecast(series={series}, horizon={horizon}, variates={variates})"
+
+    def __len__(self) -> int:
+        """Return the number of series."""
+        return len(self._marginals.quantiles)
+
+    def __getitem__(self, index: int) -> Forecast:
+        """Return the forecast of one series of a batch, with no series axis."""
+        return Forecast(
+            self._marginals.of_series(index),
+            single=True,
+            univariate=self._univariate,
+            num_samples=self._num_samples,
+        )
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps."""
+        return self._marginals.quantiles.shape[2]
+
+    @property
+    def mean(self) -> Array:
+        """Mean of every step: (series, horizon, variate)."""
+        return self._drop(self._restore(self._marginals.mean.astype(np.float64)))
+
+    @property
+    def median(self) -> Array:
+        """Median of every step: (series, horizon, variate)."""
+        return self.quantile(0.5)
+
+    def quantile(self, levels: ArrayLike) -> Array:
+        """Quantiles at any levels.
+
+        Between the stored levels the values are linear in the normal score of the level, and
+        beyond the outermost (0.0001 and 0.9999) the last such line goes on.
+
+        Parameters
+        ----------
+        levels : float or sequence of float
+            In (0, 1), in any order.
+
+        Returns
+        -------
+        ndarray, (series, level, horizon, variate)
+
+        Raises
+        ------
+        InvalidInputError
+            If a level is not a number within (0, 1).
+        """
+        wanted = _check_levels(levels)
+        scores = np.array([NormalDist().inv_cdf(level) for level in np.atleast_1d(wanted)])
+        left = (
+            np.searchsorted(_NODE_SCORES, scores, side="right").clip(1, len(_NODE_SCORES) - 1) - 1
+        )
+        share = (scores - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
+        share = share[:, None, None]
+        nodes = self._marginals.quantiles
+        low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
+        values = self._drop(self._restore(low + share * (high - low)))
+        if wanted.ndim:
+            return values
+        return values[0] if self._single else values[:, 0]
+
+    def interval(self, coverage: float) -> tuple[Array, Array]:
+        """Central interval.
+
+        Parameters
+        ----------
+        coverage : float
+            Probability that the interval holds, in (0, 1).
+
+        Returns
+        -------
+        lower, upper : ndarray, (series, horizon, variate)
+        """
+        half = float(_check_levels(coverage)) / 2
+        return self.quantile(0.5 - half), self.quantile(0.5 + half)
+
+    def cdf(self, values: ArrayLike) -> Array:
+        """Probability that a step's value is at most `values`.
+
+        Parameters
+        ----------
+        values : array
+            Broadcasts with (series, horizon, variate), less the dropped axes.
+
+        Returns
+        -------
+        ndarray
+            Of that shape.
+        """
+        location, scale = (
+            self._drop(a[:, None]) for a in (self._marginals.location, self._marginals.scale)
+        )
+        nodes = np.moveaxis(self._marginals.quantiles, 1, -1).astype(np.float64)
+        nodes = nodes[:, :, 0] if self._univariate else nodes
+        nodes = nodes[0] if self._single else nodes
+        x = (np.asarray(values, dtype=np.float64) - location) / scale
+        x, nodes = np.broadcast_to(x, nodes.shape[:-1]), nodes
+        left = ((nodes <= x[..., None]).sum(-1) - 1).clip(0, nodes.shape[-1] - 2)
+        low = np.take_along_axis(nodes, left[..., None], -1)[..., 0]
+        high = np.take_along_axis(nodes, left[..., None] + 1, -1)[..., 0]
+        width = high - low
+        share = np.where(width > 0, (x - low) / np.where(width > 0, width, 1.0), x >= high)
+        score = _NODE_SCORES[left] + share * (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
+        probability: Array = torch.special.ndtr(torch.from_numpy(score)).numpy()
+        return np.where(np.isnan(x), np.nan, probability)
+
+    @property
+    def samples(self) -> Array:
+        """Trajectories: (series, sample, horizon, variate).
+
+        Drawn when asked for, always the same ones. Each is a draw from every step's marginal;
+        across patches, its steps are ranked like one of the paths of the rollout.
+        """
+        quantiles, ranks = self._marginals.quantiles, self._marginals.ranks
+        series, nodes, horizon, variates = quantiles.shape
+        streams = torch.from_numpy(self._marginals.seeds)
+        draws = uniforms(streams, 2**40, self._num_samples * horizon).numpy()
+        level = draws.reshape(series, variates, self._num_samples, horizon).transpose(0, 2, 3, 1)
+        if ranks is not None:
+            paths = ranks.shape[1]
+            chosen = np.arange(self._num_samples) % paths
+            level = (ranks[:, chosen] + level) / paths
+        score = torch.special.ndtri(torch.from_numpy(level).double()).numpy()
+        left = (np.searchsorted(_NODE_SCORES, score, side="right") - 1).clip(0, nodes - 2)
+        low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
+        high = np.take_along_axis(quantiles, left + 1, 1)
+        share = (score - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
+        return self._drop(self._restore(low + share * (high - low)))
+
+    def plot(self, history: ArrayLike | None = None, **options: Any) -> Axes:
+        """Draw the median and bands; `moirai_moe_forecaster.plotting.plot_forecast` has options."""
+        from moirai_moe_forecaster.plotting import plot_forecast
+
+        return plot_forecast(self, history, **options)
+
+    def _restore(self, values: Array) -> Array:
+        """Map standardised (series, ..., horizon, variate) back to raw values."""
+        middle = (slice(None), *[None] * (values.ndim - 2))
+        return values * self._marginals.scale[middle] + self._marginals.location[middle]
+
+    def _drop(self, values: Array) -> Array:
+        values = values[..., 0] if self._univariate else values
+        return values[0] if self._single else values
+
+
+def _check_levels(levels: ArrayLike) -> Array:
+    try:
+        wanted = np.asarray(levels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"levels must be numbers in (0, 1), got {levels!r}") from error
+    if wanted.ndim > 1 or wanted.size == 0 or not ((wanted > 0) & (wanted < 1)).all():
+        raise InvalidInputError(
+            f"levels must be one or more numbers strictly between 0 and 1, got {levels!r}"
+        )
+    return wanted

@@ -1,0 +1,376 @@
+"""The native interface: a pretrained network with everything a user needs around it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
+from moirai_moe_forecaster.inference.prompt import make_prompt
+from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
+from moirai_moe_forecaster.inference.rollout import (
+    Marginal,
+    frozen_rollout,
+    marginalise,
+    reestimated_rollout,
+    seeded_draw,
+)
+from moirai_moe_forecaster.inference.series import Series, read_series
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PATHS = 32
+TOKENS_PER_PASS = 2**14
+Normalisation = Literal["frozen", "reestimated"]
+
+
+class MoiraiMoEPipeline:
+    """Zero-shot probabilistic forecasts from a pretrained Moirai-MoE network.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+        `from_pretrained` is the usual way to make a pipeline.
+    info : CheckpointInfo, optional
+        Where the weights come from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+    >>> forecast = pipeline.predict(np.sin(np.arange(200) / 4), horizon=24, random_state=0)
+    >>> forecast.quantile([0.1, 0.5, 0.9]).shape
+    (3, 24)
+    """
+
+    def __init__(self, network: MoiraiMoE, info: CheckpointInfo | None = None) -> None:
+        self.network = network.eval()
+        self.info = info
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+    ) -> MoiraiMoEPipeline:
+        """Load a checkpoint.
+
+        Parameters
+        ----------
+        name_or_path : str or Path, optional
+            A directory or a Hub name such as ``"Salesforce/moirai-moe-1.0-R-small"``; None is the
+            checkpoint that comes with this package.
+        revision : str, optional
+            Branch, tag or commit on the Hub.
+        device : str or torch.device, default="auto"
+            "auto" takes CUDA, then Apple's MPS, then the CPU.
+        dtype : str or torch.dtype, optional
+            None is float32.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is missing, damaged or not what its configuration says.
+        InvalidInputError
+            If the device or the dtype is not known.
+        """
+        target, number = _device(device), _dtype(dtype)
+        checkpoint = load_checkpoint(name_or_path, revision=revision)
+        return cls(checkpoint.network.to(target, number), checkpoint.info)
+
+    def save_pretrained(
+        self, directory: str | Path, layout: Literal["native", "official"] = "native"
+    ) -> None:
+        """Write the weights as `config.json` and `model.safetensors`.
+
+        Parameters
+        ----------
+        directory : str or Path
+        layout : {"native", "official"}, default="native"
+            "official" is what the reference implementation reads; only for networks that follow
+            its conventions.
+
+        Raises
+        ------
+        ConfigError
+            If the network does not follow the official conventions.
+        """
+        licence = "unspecified" if self.info is None else self.info.licence
+        save_checkpoint(self.network, directory, layout=layout, licence=licence)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Sizes and conventions of the network."""
+        return self.network.config
+
+    @property
+    def max_context_length(self) -> int:
+        """Longest context in points that the network was made for."""
+        return self.config.max_seq_len * self.config.patch_size
+
+    def predict(
+        self,
+        y: Any,
+        horizon: int,
+        *,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        context_length: int | None = None,
+        num_paths: int | None = None,
+        num_samples: int = 100,
+        batch_size: int | None = None,
+        normaliser: Normalisation = "frozen",
+        random_state: RandomState = None,
+        progress: bool = False,
+    ) -> Forecast:
+        """Forecast one series or many.
+
+        Parameters
+        ----------
+        y : array, Series, DataFrame, or list of these
+            (time,) or (time, variates), oldest first; NaN is missing. A list is a batch, of which
+            lengths and numbers of variates may differ. A pandas Series or wide DataFrame is one
+            series; with a MultiIndex, whose last level is time, it is a batch.
+        horizon : int
+            Steps ahead, at least 1.
+        past_covariates : array or list of arrays, optional
+            (context, k) per series: known only up to the end of y.
+        future_covariates : array or list of arrays, optional
+            (context + horizon, k) per series: known ahead.
+        context_length : int, optional
+            Use only this many of the last points; by default `max_context_length`.
+        num_paths : int, optional
+            Paths that carry the uncertainty between patches; None is 32. Not used within the
+            patches that one pass predicts, where quantiles are exact.
+        num_samples : int, default=100
+            How many trajectories `Forecast.samples` holds.
+        batch_size : int, optional
+            Most series per pass; by default as many as a token budget allows.
+        normaliser : {"frozen", "reestimated"}, default="frozen"
+            Whether the statistics of the context hold for the whole horizon, or are estimated anew
+            with every drawn patch as the official implementation does: much slower.
+        random_state : int, numpy Generator or RandomState, optional
+            With the same number, the same series has the same forecast in any batch. None draws
+            fresh.
+        progress : bool, default=False
+            Show a progress bar.
+
+        Returns
+        -------
+        Forecast
+
+        Raises
+        ------
+        InvalidInputError
+            If data or an argument cannot be forecast as given; the message names the series.
+        """
+        _check_count("horizon", horizon)
+        _check_count("num_samples", num_samples)
+        paths = DEFAULT_PATHS if num_paths is None else _check_count("num_paths", num_paths)
+        most = None if batch_size is None else _check_count("batch_size", batch_size)
+        length = self._context_length(context_length)
+        if normaliser not in ("frozen", "reestimated"):
+            raise InvalidInputError(
+                f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
+            )
+        batch = read_series(y, int(horizon), past_covariates, future_covariates)
+        seed = draw_seed(random_state)
+        summaries: list[Marginals | None] = [None] * len(batch.series)
+        bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
+        tokens = len(range(0, length + int(horizon), self.config.patch_size))
+        for members in _groups(batch.series, length, self.config.patch_size, most, paths, tokens):
+            group = [batch.series[index] for index in members]
+            for index, summary in zip(
+                members,
+                self._summaries(group, int(horizon), paths, length, normaliser, seed),
+                strict=True,
+            ):
+                summaries[index] = summary
+            bar.update(len(members))
+        bar.close()
+        return Forecast(
+            _stack([summary for summary in summaries if summary is not None]),
+            single=batch.single,
+            univariate=batch.univariate,
+            num_samples=num_samples,
+        )
+
+    def predict_stream(
+        self, series: Iterable[Any], horizon: int, *, batch_size: int = 256, **options: Any
+    ) -> Iterator[Forecast]:
+        """Forecast series one after the other as they come, in constant memory.
+
+        Parameters
+        ----------
+        series : iterable
+            Of what `predict` takes as one series.
+        horizon : int
+        batch_size : int, default=256
+            Series that are read ahead and forecast together.
+        **options
+            Of `predict`.
+
+        Yields
+        ------
+        Forecast
+            One per series, in order.
+        """
+        random_state = draw_seed(options.pop("random_state", None))
+        remaining = iter(series)
+        while chunk := list(itertools.islice(remaining, batch_size)):
+            forecast = self.predict(chunk, horizon, random_state=random_state, **options)
+            yield from (forecast[index] for index in range(len(chunk)))
+
+    @torch.inference_mode()
+    def _summaries(
+        self,
+        group: Sequence[Series],
+        horizon: int,
+        paths: int,
+        context_length: int,
+        normaliser: Normalisation,
+        seed: int,
+    ) -> list[Marginals]:
+        """Forecast alike series in one pass and summarise each."""
+        size = self.config.output_patches * self.config.patch_size
+        blocks = -(-horizon // size)
+        cut = [series.last(context_length) for series in group]
+        seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
+        device = next(self.network.parameters()).device
+        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths if blocks > 1 else 1)
+        prompt = make_prompt(group, horizon, self.config, context_length)
+        if normaliser == "frozen":
+            rollout = frozen_rollout(self.network, prompt, blocks, draw)
+        else:
+            rollout = reestimated_rollout(
+                self.network, group, horizon, blocks, draw, context_length
+            )
+        levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
+        marginal = marginalise(rollout, horizon, levels)
+        location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
+        return _split(marginal, location, scale, seeds, joint=blocks > 1)
+
+    def _context_length(self, context_length: int | None) -> int:
+        if context_length is None:
+            return self.max_context_length
+        return min(_check_count("context_length", context_length), self.max_context_length)
+
+
+def _groups(
+    series: Sequence[Series],
+    context_length: int,
+    patch_size: int,
+    batch_size: int | None,
+    paths: int,
+    tokens: int,
+) -> Iterator[list[int]]:
+    """Indices of series that go through the network together.
+
+    They have the same numbers of variates and covariates and, ordered by length, contexts within
+    an eighth of each other, and as many as the token budget allows.
+    """
+
+    def shape(index: int) -> tuple[int, ...]:
+        return tuple(len(part) for part in series[index])
+
+    def width(index: int) -> int:
+        return -(-min(series[index].target.shape[1], context_length) // patch_size)
+
+    order = sorted(range(len(series)), key=lambda index: (shape(index), width(index)))
+    group: list[int] = []
+    for index in order:
+        variates = sum(shape(index))
+        cost = max(variates * width(index), paths * variates)
+        full = len(group) >= (batch_size or len(series)) or len(group) * cost > TOKENS_PER_PASS
+        if group and (
+            full or shape(group[0]) != shape(index) or width(index) > 1 + 1.125 * width(group[0])
+        ):
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _split(
+    marginal: Marginal,
+    location: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    seeds: NDArray[np.int64],
+    *,
+    joint: bool,
+) -> list[Marginals]:
+    """One summary per series of a group, each with a series axis of length 1."""
+    quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
+    mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
+    ranks = marginal.draws.argsort(1).argsort(1).transpose(2, 3).cpu().numpy().astype(np.uint16)
+    return [
+        Marginals(
+            quantiles[i : i + 1],
+            mean[i : i + 1],
+            location[i : i + 1],
+            scale[i : i + 1],
+            ranks[i : i + 1] if joint else None,
+            seeds[i : i + 1],
+        )
+        for i in range(len(mean))
+    ]
+
+
+def _stack(summaries: Sequence[Marginals]) -> Marginals:
+    """Join summaries along the series axis; series with fewer variates are filled up with NaN."""
+    variates = max(summary.scale.shape[1] for summary in summaries)
+
+    def joined(field: str) -> Any:
+        arrays = [getattr(summary, field) for summary in summaries]
+        if arrays[0] is None:
+            return None
+        if all(array.shape[-1] == variates for array in arrays):
+            return np.concatenate(arrays)
+        filler = np.nan if arrays[0].dtype.kind == "f" else 0
+        widths = [[(0, 0)] * (a.ndim - 1) + [(0, variates - a.shape[-1])] for a in arrays]
+        return np.concatenate(
+            [np.pad(a, w, constant_values=filler) for a, w in zip(arrays, widths, strict=True)]
+        )
+
+    return Marginals(*(joined(field) for field in Marginals._fields))
+
+
+def _check_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    number = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
+    if not isinstance(number, torch.dtype) or not number.is_floating_point:
+        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
+    return number

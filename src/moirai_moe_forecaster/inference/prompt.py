@@ -1,0 +1,198 @@
+"""A group of alike series as one grid of patches, from which the rollout takes its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.inference.series import Array, Series
+from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
+from moirai_moe_forecaster.model.tokens import TokenBatch, patches, time_index
+
+
+class Prompt(NamedTuple):
+    """Standardised patches of a group of series on one axis of patch positions.
+
+    Position 0 is the first patch of the longest context and the context ends before position
+    `context`, for every series. Shorter contexts are padded on the left.
+
+    Attributes
+    ----------
+    values, observed : Tensor, (series, variate, position, patch_size)
+        Targets first, then past covariates, then known-future covariates. Only the last have
+        values at and after `context`.
+    time_id : Tensor of int64, (series, position)
+        Time of a target's or past covariate's patch; known-future ones are `shift` earlier.
+    present : Tensor of bool, (series, variate, position)
+        False for padding, and for past covariates after their end.
+    context, shift : int
+    targets, known_future : int
+        How many variates of these kinds.
+    normaliser : Normaliser
+        Of the targets, float64, (series, target, 1) each.
+    """
+
+    values: Tensor
+    observed: Tensor
+    time_id: Tensor
+    present: Tensor
+    context: int
+    shift: int
+    targets: int
+    known_future: int
+    normaliser: Normaliser
+
+    def given(self) -> TokenBatch:
+        """Tokens that no forecast value enters: all up to the last position of the context."""
+        earlier = slice(0, self.context)
+        covariates = slice(0, min(self.context + self.shift, self.values.shape[2]))
+        plain = self.values.shape[1] - self.known_future
+        return _join(
+            [self._tokens(variate, earlier) for variate in range(plain)]
+            + [self._tokens(plain + k, covariates) for k in range(self.known_future)]
+        )
+
+    def step(self, start: int, values: Tensor) -> TokenBatch:
+        """Tokens that a rollout feeds after it has drawn the target patches from `start` on.
+
+        Parameters
+        ----------
+        start : int
+            Position of the first drawn patch.
+        values : Tensor, (series, path, target, patch, patch_size)
+            The draws.
+
+        Returns
+        -------
+        TokenBatch
+            (series * path, token): the targets' patches, variate by variate, then the known-future
+            covariates' patches of the same times.
+        """
+        _, paths, targets, count, _ = values.shape
+        times = self.time_id[:, start : start + count].repeat_interleave(paths, 0)
+        drawn = values.flatten(0, 1)
+        parts = [
+            _tokens(drawn[:, v], torch.ones_like(drawn[:, v], dtype=torch.bool), times, v)
+            for v in range(targets)
+        ]
+        plain = self.values.shape[1] - self.known_future
+        ahead = slice(start + self.shift, start + self.shift + count)
+        for k in range(self.known_future):
+            tokens = self._tokens(plain + k, ahead)
+            parts.append(TokenBatch(*(part.repeat_interleave(paths, 0) for part in tokens)))
+        return _join(parts)
+
+    def _tokens(self, variate: int, positions: slice) -> TokenBatch:
+        known = variate >= self.values.shape[1] - self.known_future
+        times = self.time_id[:, positions] - (self.shift if known else 0)
+        tokens = _tokens(
+            self.values[:, variate, positions], self.observed[:, variate, positions], times, variate
+        )
+        return tokens._replace(
+            sample_id=self.present[:, variate, positions].long(),
+            known_future=torch.full_like(times, known, dtype=torch.bool),
+        )
+
+
+def make_prompt(
+    group: Sequence[Series], horizon: int, config: ModelConfig, context_length: int
+) -> Prompt:
+    """Lay out series with equal numbers of variates and covariates of each kind.
+
+    Parameters
+    ----------
+    group : sequence of Series
+    horizon : int
+        Steps that known-future covariates reach beyond the context.
+    config : ModelConfig
+        Conventions of the checkpoint.
+    context_length : int
+        Earlier points are dropped, after they have helped to fill missing ones.
+    """
+    size = config.patch_size
+    filled = [_filled(series.target, config)[:, -context_length:] for series in group]
+    group = [series.last(context_length) for series in group]
+    width = max(series.target.shape[1] for series in group)
+    context = -(-width // size)
+    ahead = -(-horizon // size)
+    targets, past, future = (len(part) for part in group[0])
+    stacked = np.full((len(group), targets + past + future, (context + ahead) * size), np.nan)
+    present = torch.zeros(*stacked.shape[:2], context + ahead, dtype=torch.bool)
+    for row, series in enumerate(group):
+        start = context * size - series.target.shape[1]
+        variate = 0
+        for part in (filled[row], series.past, series.future):
+            end = start + part.shape[1]
+            variates = slice(variate, variate + len(part))
+            stacked[row, variates, start:end] = part
+            present[row, variates, start // size : -(-end // size)] = True
+            variate += len(part)
+    values = torch.from_numpy(stacked)
+    observed = values.isfinite()
+    values = torch.where(observed, values, 0.0)
+    seen = _observed_targets(group, context, size)
+    observed[:, :targets, : context * size] = seen
+    normaliser = fit_normaliser(values, observed, config.scale_rule)
+    any_target = patches(seen, size).any(-1).any(1)
+    past_times = time_index(any_target, config.time_index)
+    future_times = past_times[:, -1:] + 1 + torch.arange(ahead)
+    return Prompt(
+        patches(normaliser.standardise(values).float(), size),
+        patches(observed, size),
+        torch.cat((past_times, future_times), 1),
+        present,
+        context,
+        config.output_patches if config.shift_known_future else 0,
+        targets,
+        future,
+        Normaliser(*(part[:, :targets] for part in normaliser)),
+    )
+
+
+def _filled(target: Array, config: ModelConfig) -> Array:
+    """Fill missing values where the checkpoint takes them for ordinary numbers."""
+    if config.observed_mask_input or len(target) > 1 or not np.isnan(target).any():
+        return target
+    return causal_mean_fill(target[0])[None]
+
+
+def causal_mean_fill(values: Array) -> Array:
+    """Replace a missing value by the mean of all before it, as official checkpoints expect.
+
+    In that mean a missing value counts as the last observed one before it; leading missing values
+    become the first observed one.
+    """
+    missing = np.isnan(values)
+    last_seen = np.maximum.accumulate(np.where(missing, -1, np.arange(len(values))))
+    forward = values[np.where(last_seen < 0, np.argmin(missing), last_seen)]
+    before = np.concatenate((forward[:1], forward.cumsum()[:-1] / np.arange(1, len(values))))
+    return np.where(missing, before, values)
+
+
+def _observed_targets(group: Sequence[Series], context: int, size: int) -> Tensor:
+    observed = np.zeros((len(group), len(group[0].target), context * size), dtype=bool)
+    for row, series in enumerate(group):
+        observed[row, :, context * size - series.target.shape[1] :] = ~np.isnan(series.target)
+    return torch.from_numpy(observed)
+
+
+def _tokens(values: Tensor, observed: Tensor, times: Tensor, variate: int) -> TokenBatch:
+    """Tokens of one variate: present, and not known ahead."""
+    ids = torch.full_like(times, variate)
+    return TokenBatch(
+        values,
+        observed,
+        times,
+        ids,
+        torch.ones_like(times),
+        torch.zeros_like(times, dtype=torch.bool),
+    )
+
+
+def _join(parts: Sequence[TokenBatch]) -> TokenBatch:
+    return TokenBatch(*(torch.cat(tensors, 1) for tensors in zip(*parts, strict=True)))

@@ -1,0 +1,195 @@
+"""From the prompt of a group of series to the distributions of every step of their horizon.
+
+One pass over the context gives the distributions of the next patches. Further ahead the
+uncertainty of what happens in between is carried by paths: each draws the next patches, reads them
+and predicts the following ones; the distribution of a step is the average of the paths'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
+from moirai_moe_forecaster.inference.randomness import split, uniforms
+from moirai_moe_forecaster.inference.series import Series
+from moirai_moe_forecaster.model.attention import KeyValue, visibility
+from moirai_moe_forecaster.model.mixture import Affine, Mixture
+from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.model.scaler import Normaliser
+from moirai_moe_forecaster.model.tokens import TokenBatch
+
+
+class Block(NamedTuple):
+    """The patches that one pass predicts.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        Points (series, path, target, patch, patch_size), in the unit of the context's normaliser;
+        the first block has one path.
+    draws : Tensor, (series, path, target, patch, patch_size)
+        What the paths drew from it.
+    """
+
+    mixture: Mixture
+    draws: Tensor
+
+
+Draw = Callable[[int, Mixture], Tensor]
+"""Gives the draws of a block from its number and its mixture."""
+
+
+def seeded_draw(seeds: Tensor, paths: int) -> Draw:
+    """Draw from each series' own random numbers, however many paths, steps or series there are.
+
+    Parameters
+    ----------
+    seeds : Tensor of int64, (series, target)
+    paths : int
+    """
+    streams = split(seeds, paths).transpose(1, 2)
+
+    def draw(block: int, mixture: Mixture) -> Tensor:
+        points = mixture.shape[3:].numel()
+        numbers = uniforms(streams, 3 * points * block, 3 * points)
+        numbers = numbers.unflatten(-1, (3, *mixture.shape[3:])).movedim(3, 0)
+        return mixture.map(lambda x: x.expand(-1, -1, paths, -1, -1, -1)).sample(numbers)
+
+    return draw
+
+
+def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+    """Decode with the normaliser of the context: its keys and values are computed once.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+    prompt : Prompt
+    blocks : int
+        How many times `output_patches` patches to predict.
+    draw : Draw
+
+    Yields
+    ------
+    Block
+    """
+    device = next(network.parameters()).device
+    given = prompt.given()
+    on_device = given.to(device)
+    output = network.encode(on_device)
+    last = torch.arange(1, prompt.targets + 1, device=device) * prompt.context - 1
+    mixture = network.head(output.hidden[:, last][:, None])
+    context = output.cache
+    own: TokenBatch | None = None
+    past: list[KeyValue] = []
+    count = network.config.output_patches
+    for block in range(blocks):
+        draws = draw(block, mixture)
+        yield Block(mixture, draws)
+        if block == blocks - 1:
+            return
+        paths = draws.shape[1]
+        new = prompt.step(prompt.context + block * count, draws.cpu()).to(device)
+        own = new if own is None else TokenBatch(*map(_joined, own, new))
+        past = past or [_nothing(layer, len(draws) * paths) for layer in context]
+        output = network.decode(
+            new,
+            context,
+            past,
+            visibility(TokenBatch(*(part[::paths] for part in new)), on_device),
+            visibility(new, own),
+        )
+        past = output.cache
+        last = torch.arange(1, prompt.targets + 1, device=device) * count - 1
+        mixture = network.head(output.hidden[:, last].unflatten(0, (-1, paths)))
+
+
+def reestimated_rollout(
+    network: MoiraiMoE,
+    group: Sequence[Series],
+    horizon: int,
+    blocks: int,
+    draw: Draw,
+    context_length: int,
+) -> Iterator[Block]:
+    """Decode as the official implementation does: what was drawn counts as context.
+
+    The normaliser changes with every block, so that nothing can be cached and every path of every
+    series is computed anew as a series of its own.
+    """
+    config = network.config
+    device = next(network.parameters()).device
+    size = config.output_patches * config.patch_size
+    extended, limit, paths = list(group), context_length, 1
+    first = make_prompt(group, horizon, config, context_length).normaliser
+    frame = Normaliser(*(part[:, None, :, :, None] for part in first))
+    for block in range(blocks):
+        prompt = make_prompt(extended, max(horizon - block * size, 1), config, limit)
+        output = network.encode(prompt.given().to(device))
+        last = torch.arange(1, prompt.targets + 1, device=device) * prompt.context - 1
+        mixture = network.head(output.hidden[:, last].unflatten(0, (-1, paths)))
+        now = Normaliser(*(part.unflatten(0, (-1, paths))[..., None] for part in prompt.normaliser))
+        shift, factor = (now.location - frame.location) / frame.scale, now.scale / frame.scale
+        unit = (part.float().to(device).expand(1, *mixture.shape) for part in (shift, factor))
+        mixture = mixture._replace(unit=Affine(*unit))
+        draws = draw(block, mixture)
+        yield Block(mixture, draws)
+        raw = frame.restore(draws.cpu().double()).flatten(3).numpy()
+        extended = [
+            _extend(extended[row * paths + path % paths], raw[row, path])
+            for row in range(len(group))
+            for path in range(raw.shape[1])
+        ]
+        paths, limit = raw.shape[1], limit + size
+
+
+class Marginal(NamedTuple):
+    """Summary of a group's distributions, in the unit of the contexts' normalisers.
+
+    Attributes
+    ----------
+    quantiles : Tensor, (level, series, target, time)
+    mean : Tensor, (series, target, time)
+    draws : Tensor, (series, path, target, time)
+    """
+
+    quantiles: Tensor
+    mean: Tensor
+    draws: Tensor
+
+
+def marginalise(blocks: Iterator[Block], horizon: int, levels: Tensor) -> Marginal:
+    """Average the paths' mixtures and take quantiles of the averages."""
+    quantiles, means, draws = [], [], []
+    left = horizon
+    for block in blocks:
+        points = min(block.mixture.shape[3:].numel(), left)
+        cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
+        pooled = cut.pool(1)
+        quantile = pooled.icdf(levels)
+        quantiles.append(quantile)
+        # heavy-tailed components can have a mean beyond every quantile that is kept, or none
+        means.append(pooled.mean().nan_to_num().clamp(quantile[0], quantile[-1]))
+        draws.append(block.draws.flatten(-2)[..., :points])
+        left -= points
+    return Marginal(torch.cat(quantiles, -1), torch.cat(means, -1), torch.cat(draws, -1))
+
+
+def _joined(earlier: Tensor, later: Tensor) -> Tensor:
+    return torch.cat((earlier, later), 1)
+
+
+def _nothing(like: KeyValue, batch: int) -> KeyValue:
+    empty = like.keys.new_empty(batch, like.keys.shape[1], 0, like.keys.shape[3])
+    return KeyValue(empty, empty)
+
+
+def _extend(series: Series, values: NDArray[np.float64]) -> Series:
+    """Append drawn target values (target, time); past covariates end where they ended."""
+    return series._replace(target=np.concatenate((series.target, values), 1))
