@@ -1,0 +1,117 @@
+"""Module-level imports point one way, and importing the package costs next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import moirai_moe_forecaster
+
+ROOT = Path(moirai_moe_forecaster.__file__).parent
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+LAYERS = [
+    {"config", "errors", "__version__"},
+    {"model"},
+    {"official_layout"},
+    {"checkpoint", "inference"},
+    {"training", "evaluation", "routing_report", "plotting"},
+    {"adapters", "cli"},
+]
+ALLOWED_LIBRARIES = {
+    "sktime": {"adapters"},
+    "skpro": {"adapters"},
+    "skbase": {"adapters"},
+    "darts": {"adapters"},
+    "pandas": {
+        "inference/series.py",
+        "inference/frame.py",
+        "inference/pipeline.py",
+        "training/windows.py",
+        "evaluation.py",
+        "routing_report.py",
+        "adapters",
+        "cli.py",
+    },
+    "matplotlib": set(),
+    "pyarrow": set(),
+    "huggingface_hub": set(),
+    "plotly": set(),
+}
+
+
+def module_level_imports(path: Path) -> Iterator[str]:
+    """Names of modules imported when `path` is, leaving out functions and type checking."""
+    pending: list[ast.AST] = [ast.parse((ROOT / path).read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def layer(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_down(path: Path) -> None:
+    if path.name == "__init__.py" and len(path.parts) == 1:
+        own = -1  # the package itself imports nothing of its own
+    else:
+        own = layer(path.parts[0].removesuffix(".py"))
+    for name in module_level_imports(path):
+        parts = name.split(".")
+        if parts[0] == "moirai_moe_forecaster":
+            assert layer(parts[1]) <= own, f"{path} imports {name}"
+        elif parts[0] in ALLOWED_LIBRARIES:
+            allowed = ALLOWED_LIBRARIES[parts[0]]
+            assert str(path) in allowed or path.parts[0] in allowed, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] == "model"], ids=str)
+def test_the_network_needs_torch_alone(path: Path) -> None:
+    libraries = {name.split(".")[0] for name in module_level_imports(path)}
+    ours_and_torch = {"torch", "moirai_moe_forecaster"}
+    assert libraries <= ours_and_torch | set(sys.stdlib_module_names)
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.strip()
+
+
+def test_importing_the_package_is_quick_and_loads_no_framework() -> None:
+    code = """
+import sys, time
+started = time.perf_counter()
+import moirai_moe_forecaster
+seconds = time.perf_counter() - started
+heavy = {"torch", "sktime", "numpy", "pandas", "darts"} & set(sys.modules)
+print(seconds, sorted(heavy))
+"""
+    seconds, heavy = run(code).split(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 0.2
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in moirai_moe_forecaster.__all__:
+        assert getattr(moirai_moe_forecaster, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        moirai_moe_forecaster.nothing  # noqa: B018
+    assert set(moirai_moe_forecaster.__all__) <= set(dir(moirai_moe_forecaster))
