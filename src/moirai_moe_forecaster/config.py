@@ -230,7 +230,7 @@ class TrainConfig:
         brought to its decay early by resuming it with another number.
     batch_rows, row_tokens : int
         Packed sequences per step and tokens in each.
-    learning_rate : float, default=1e-3
+    learning_rate : float, default=1.5e-3
         Of AdamW, after `warmup_steps` and until the last `decay_share` of the steps, over which it
         falls linearly to 0.
     betas : tuple of float, default=(0.9, 0.98)
@@ -264,10 +264,10 @@ class TrainConfig:
     """
 
     steps: int
-    batch_rows: int = 32
+    batch_rows: int = 16
     row_tokens: int = 128
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
+    learning_rate: float = 1.5e-3
+    warmup_steps: int = 300
     decay_share: float = 0.3
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.1

@@ -113,6 +113,11 @@ def test_corpora_are_read_from_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.series(1), [5])
     (plain,) = read_corpus(tmp_path)
     assert source.weight == 2 * plain.weight
+    (less,) = read_corpus(tmp_path, exclude={"one": ["a"]})
+    assert less.lengths.tolist() == [1]
+    np.testing.assert_array_equal(less.series(0), [5])
+    with pytest.raises(InvalidInputError, match="no series"):
+        read_corpus(tmp_path, exclude={"one": ["c"]})
 
 
 def test_missing_corpora_are_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from moirai_moe_forecaster.model.components import KINDS, Distribution, Negative
 
 ANCHORS_PER_COMPONENT = 33
 LARGEST_GRID = 160
-NEWTON_STEPS = 3
+NEWTON_STEPS = 2
 CHUNK_ELEMENTS = 2**18
 
 

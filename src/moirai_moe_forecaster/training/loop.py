@@ -88,7 +88,7 @@ def pretrain(
     if found != resume:
         raise CheckpointError(
             f"{folder} holds {'a' if found else 'no'} run: "
-            + ("pass resume=True or another folder" if found else "start with resume=False")
+            + ("pass resume=True (--resume) or another folder" if found else "start with resume=False")
         )
     state = _new_state(model, training)
     if resume:

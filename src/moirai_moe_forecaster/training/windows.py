@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ SOURCE_POWER = 0.4
 HELD_OUT_EVERY = 20
 HELD_OUT_SHARE = 0.2
 SYNTHETIC_POOL = 384
+SHORT_LENGTH = 128
 SYNTHETIC_REUSE = 24
 COUPLED_POOL = 64
 LARGEST_SYSTEM = 4
@@ -85,8 +86,20 @@ class Window(NamedTuple):
     known_future: int
 
 
+class Pools(NamedTuple):
+    """Synthetic series that several steps crop: series as long as the longest window, series that
+    are short as a whole, as yearly ones are, and multivariate systems."""
+
+    block: int
+    long: Array
+    short: Array
+    systems: Array
+
+
 def read_corpus(
-    folder: str | Path, source_weights: Mapping[str, float] | None = None
+    folder: str | Path,
+    source_weights: Mapping[str, float] | None = None,
+    exclude: Mapping[str, Collection[str]] | None = None,
 ) -> list[Source]:
     """Read a folder of parquet files, one row per series with a list column ``y``.
 
@@ -97,11 +110,14 @@ def read_corpus(
     folder : str or Path
     source_weights : mapping, optional
         Factors on the weights, by file name without its ending.
+    exclude : mapping, optional
+        Values of the column ``unique_id`` to leave out, by file name without its ending.
 
     Raises
     ------
     InvalidInputError
-        If the folder holds no parquet file, or a file has no column ``y``.
+        If the folder holds no parquet file, a file has no column ``y``, or a series to leave out
+        is not there.
     MissingExtraError
         If pyarrow is not installed.
     """
@@ -117,7 +133,13 @@ def read_corpus(
     for file in files:
         if "y" not in parquet.read_schema(file).names:
             raise InvalidInputError(f"{file.name} has no column 'y' (a list of numbers per series)")
-        column = parquet.read_table(file, columns=["y"])["y"].combine_chunks()
+        table = parquet.read_table(file)
+        if unwanted := set((exclude or {}).get(file.stem, ())):
+            names = table["unique_id"].to_pylist()
+            if unknown := sorted(unwanted - set(names)):
+                raise InvalidInputError(f"{file.name} has no series {unknown[:5]} to leave out")
+            table = table.filter([name not in unwanted for name in names])
+        column = table["y"].combine_chunks()
         lists = column.chunk(0) if hasattr(column, "chunk") else column
         points = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
         offsets = np.asarray(lists.offsets, dtype=np.int64)
@@ -179,7 +201,7 @@ class BatchMaker:
         weights = np.array([source.weight for source in sources])
         self._source_share = weights / weights.sum() if len(weights) else weights
         self._series_share = [_cumulative(np.sqrt(source.lengths)) for source in self.sources]
-        self._pool: tuple[int, Array, Array] | None = None
+        self._pool: Pools | None = None
 
     def batch(self, step: int) -> TrainingBatch:
         """Return the batch of one step."""
@@ -209,7 +231,8 @@ class BatchMaker:
         if kind < config.coupled_share:
             values, known_future = self._system(rng, step, length)
         elif kind < config.coupled_share + config.synthetic_share:
-            pool = self._pools(step)[0]
+            pools = self._pools(step)
+            pool = pools.short if length <= SHORT_LENGTH and rng.random() < 0.5 else pools.long
             values = _crop(pool[rng.integers(len(pool))], length, rng)[None]
         elif rng.random() < config.mixing_share:
             values = self._mixed(rng, length)[None]
@@ -235,7 +258,7 @@ class BatchMaker:
 
     def _system(self, rng: np.random.Generator, step: int, length: int) -> tuple[Array, int]:
         """Cut a multivariate system; half the time its drivers are known ahead."""
-        pool = self._pools(step)[1]
+        pool = self._pools(step).systems
         count = int(rng.integers(2, LARGEST_SYSTEM + 1))
         length = min(length, self.training.row_tokens * self.model.patch_size // (2 * count))
         system = pool[rng.integers(len(pool))][:count]
@@ -256,16 +279,19 @@ class BatchMaker:
                 values[:, start : start + width] = np.nan
         return values
 
-    def _pools(self, step: int) -> tuple[Array, Array]:
+    def _pools(self, step: int) -> Pools:
         """Synthetic series that a stretch of steps shares, drawn from the seed and the stretch."""
         block = step // SYNTHETIC_REUSE
-        if self._pool is None or self._pool[0] != block:
+        if self._pool is None or self._pool.block != block:
             generator = torch.Generator().manual_seed(self.training.seed * 1_000_003 + block)
             length = self.training.max_points
-            series = synthesise(SYNTHETIC_POOL, length, generator).numpy()
-            systems = coupled(COUPLED_POOL, LARGEST_SYSTEM, length, generator).numpy()
-            self._pool = (block, series, systems)
-        return self._pool[1], self._pool[2]
+            self._pool = Pools(
+                block,
+                synthesise(SYNTHETIC_POOL, length, generator).numpy(),
+                synthesise(SYNTHETIC_POOL, SHORT_LENGTH, generator).numpy(),
+                coupled(COUPLED_POOL, LARGEST_SYSTEM, length, generator).numpy(),
+            )
+        return self._pool
 
 
 def validation_batches(
