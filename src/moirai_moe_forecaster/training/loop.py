@@ -88,7 +88,11 @@ def pretrain(
     if found != resume:
         raise CheckpointError(
             f"{folder} holds {'a' if found else 'no'} run: "
-            + ("pass resume=True (--resume) or another folder" if found else "start with resume=False")
+            + (
+                "pass resume=True (--resume) or another folder"
+                if found
+                else "start with resume=False"
+            )
         )
     state = _new_state(model, training)
     if resume:
@@ -239,7 +243,9 @@ def _new_state(model: ModelConfig, training: TrainConfig) -> State:
         {"params": matrices, "weight_decay": training.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas)
+    optimiser = torch.optim.AdamW(
+        groups, lr=training.learning_rate, betas=training.betas, fused=True
+    )
     return State(network, optimiser, 0)
 
 
