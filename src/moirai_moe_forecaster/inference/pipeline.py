@@ -90,7 +90,7 @@ class MoiraiMoEPipeline:
         InvalidInputError
             If the device or the dtype is not known.
         """
-        target, number = _device(device), _dtype(dtype)
+        target, number = read_device(device), read_dtype(dtype)
         checkpoint = load_checkpoint(name_or_path, revision=revision)
         return cls(checkpoint.network.to(target, number), checkpoint.info)
 
@@ -180,10 +180,10 @@ class MoiraiMoEPipeline:
         InvalidInputError
             If data or an argument cannot be forecast as given; the message names the series.
         """
-        _check_count("horizon", horizon)
-        _check_count("num_samples", num_samples)
-        paths = DEFAULT_PATHS if num_paths is None else _check_count("num_paths", num_paths)
-        most = None if batch_size is None else _check_count("batch_size", batch_size)
+        check_count("horizon", horizon)
+        check_count("num_samples", num_samples)
+        paths = DEFAULT_PATHS if num_paths is None else check_count("num_paths", num_paths)
+        most = None if batch_size is None else check_count("batch_size", batch_size)
         length = self._context_length(context_length)
         if normaliser not in ("frozen", "reestimated"):
             raise InvalidInputError(
@@ -269,7 +269,7 @@ class MoiraiMoEPipeline:
     def _context_length(self, context_length: int | None) -> int:
         if context_length is None:
             return self.max_context_length
-        return min(_check_count("context_length", context_length), self.max_context_length)
+        return min(check_count("context_length", context_length), self.max_context_length)
 
 
 def _groups(
@@ -352,13 +352,15 @@ def _stack(summaries: Sequence[Marginals]) -> Marginals:
     return Marginals(*(joined(field) for field in Marginals._fields))
 
 
-def _check_count(name: str, value: Any) -> int:
+def check_count(name: str, value: Any) -> int:
+    """Return an integer of at least 1, or raise."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
     return int(value)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def read_device(device: str | torch.device) -> torch.device:
+    """Return the device; "auto" is CUDA, then MPS, then the CPU."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -369,7 +371,8 @@ def _device(device: str | torch.device) -> torch.device:
         raise InvalidInputError(f"unknown device {device!r}: {error}") from error
 
 
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """Return the floating-point type; None is float32."""
     number = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
     if not isinstance(number, torch.dtype) or not number.is_floating_point:
         raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")

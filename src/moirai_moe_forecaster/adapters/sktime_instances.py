@@ -1,0 +1,152 @@
+"""Series of a panel by their labels: rows of tables, time indices, steps of a horizon."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sktime.forecasting.base import ForecastingHorizon
+
+from moirai_moe_forecaster.errors import InvalidInputError
+
+Array = NDArray[np.float64]
+
+
+class Instance(NamedTuple):
+    """One series of the context, and what is asked of it.
+
+    Attributes
+    ----------
+    key : tuple
+        Its labels in the index; empty for a series that is no panel's.
+    y : DataFrame
+        (time, variate) at every step of its time index; an absent row is one of NaN.
+    steps : ndarray of int
+        Which steps after its end the horizon asks for.
+    labels : Index
+        Labels of these.
+    ahead : Index
+        Labels of all steps, from 1 to the last that is asked for.
+    """
+
+    key: tuple[Any, ...]
+    y: pd.DataFrame
+    steps: NDArray[np.int64]
+    labels: pd.Index
+    ahead: pd.Index
+
+
+def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """One table per instance, by its labels in sorted order; `()` for a series by itself."""
+    levels: list[Any] = list(range(table.index.nlevels - 1))
+    if not levels:
+        return {(): table}
+    # pandas before 3 warns about a list of one level
+    groups = table.groupby(level=levels if len(levels) > 1 else levels[0])
+    return {
+        key if isinstance(key, tuple) else (key,): part.droplevel(levels) for key, part in groups
+    }
+
+
+def last_rows(table: pd.DataFrame, length: int, before: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return each instance's last rows; where `before` has the same labels, `table` wins."""
+    if before is not None:
+        table = pd.concat([before, table])
+        table = table[~table.index.duplicated(keep="last")]
+    table = table.sort_index()
+    levels = list(range(table.index.nlevels - 1))
+    # a copy, as a view would keep all of the table in memory
+    return (table.groupby(level=levels).tail(length) if levels else table.tail(length)).copy()
+
+
+def rows_at(
+    X: pd.DataFrame, labels: pd.Index, reason: str = "every row of y needs one"
+) -> pd.DataFrame:
+    """Rows of X in the order of labels, all of which it must have."""
+    positions = X.index.get_indexer(labels)
+    if (positions < 0).any():
+        missing = labels[positions < 0]
+        more = ", ..." if len(missing) > 3 else ""
+        shown = ", ".join(str(label) for label in missing[:3])
+        raise InvalidInputError(f"X has no row for {shown}{more}: {reason}")
+    rows: pd.DataFrame = X.iloc[positions]
+    return rows
+
+
+def rows_ahead(X: pd.DataFrame | None, instance: Instance) -> pd.DataFrame:
+    if X is None:
+        raise InvalidInputError(f"X has no rows for {called(instance.key)}")
+    reason = (
+        f"{called(instance.key)} needs its known-future columns at all steps from 1 to "
+        f"{len(instance.ahead)}, also those between the steps of fh"
+    )
+    return rows_at(X, instance.ahead, reason)
+
+
+def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
+    """Last `length` steps of a time index, with those that are absent from it."""
+    if isinstance(times, pd.PeriodIndex):
+        return pd.period_range(times[0], times[-1], freq=times.freq)[-length:]
+    if not isinstance(times, pd.DatetimeIndex):
+        return pd.RangeIndex(times[0], times[-1] + 1)[-length:]
+    for candidate in (times.freq, inferred_frequency(times), freq):
+        grid = (
+            times[:0] if candidate is None else pd.date_range(times[0], times[-1], freq=candidate)
+        )
+        if times.isin(grid).all():
+            return grid[-length:]
+    raise InvalidInputError(
+        f"the time index of {name} has no frequency and none can be inferred from its "
+        f"{len(times)} time stamps from {times[0]} to {times[-1]}; give it one with "
+        "y.asfreq(...), which makes absent steps missing values"
+    )
+
+
+def inferred_frequency(times: Any) -> Any:
+    return pd.infer_freq(times) if len(times) > 2 else None
+
+
+def steps_after(
+    fh: ForecastingHorizon, labels: pd.Index, cutoff: pd.Index, name: str
+) -> NDArray[np.int64]:
+    """Steps after the cutoff of one instance at which a horizon has its labels."""
+    if isinstance(fh.to_pandas(), pd.TimedeltaIndex):
+        fh = ForecastingHorizon(labels, is_relative=False, freq=cutoff)
+    steps: NDArray[np.int64] = fh.to_relative(cutoff).to_numpy().astype(np.int64)
+    if steps.min() < 1:
+        raise InvalidInputError(
+            f"fh asks for time stamps that are not after the last one of {name}, {cutoff[0]}"
+        )
+    return steps
+
+
+def asked_for(values: Array, instances: list[Instance]) -> Array:
+    """(series, horizon, ...) -> (row of the forecast, ...)."""
+    return np.concatenate(
+        [part[instance.steps - 1] for part, instance in zip(values, instances, strict=True)]
+    )
+
+
+def target_values(instance: Instance) -> Array:
+    values = numbers(instance.y)
+    for variate, column in enumerate(instance.y.columns):
+        if np.isnan(values[:, variate]).all():
+            raise InvalidInputError(
+                f"{called(instance.key)} has only missing values in column {column!r}; "
+                "drop it or give a value"
+            )
+    return values
+
+
+def numbers(table: pd.DataFrame) -> Array:
+    values: Array = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
+
+
+def called(key: tuple[Any, ...]) -> str:
+    """What messages call an instance."""
+    if not key:
+        return "the series"
+    return f"instance {key[0] if len(key) == 1 else key!r}"

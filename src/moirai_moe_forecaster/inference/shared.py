@@ -1,0 +1,58 @@
+"""Networks that many forecasters of one process use, loaded once and never changed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, read_device, read_dtype
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
+NETWORKS_KEPT = 4
+
+_LOADING = threading.Lock()
+
+
+class Source(NamedTuple):
+    """What a network is made from; forecasters with equal ones share it.
+
+    `written` is when a local checkpoint was last written: a new one under an old name is new.
+    """
+
+    model_path: str | None
+    revision: str | None
+    config: ModelConfig | None
+    device: str
+    dtype: str | torch.dtype | None
+    written: int
+
+
+def last_written(model_path: str | Path | None) -> int:
+    """When a local checkpoint was last written, in nanoseconds; 0 for any other."""
+    weights = Path(model_path or "", "model.safetensors")
+    return weights.stat().st_mtime_ns if model_path and weights.exists() else 0
+
+
+def shared_pipeline(source: Source) -> MoiraiMoEPipeline:
+    """Return the pipeline of a source, the same one to all that ask; not to be trained."""
+    # the cache alone would let two threads load the same weights
+    with _LOADING:
+        return _load(source)
+
+
+@functools.lru_cache(NETWORKS_KEPT)
+def _load(source: Source) -> MoiraiMoEPipeline:
+    if source.config is None:
+        return MoiraiMoEPipeline.from_pretrained(
+            source.model_path, revision=source.revision, device=source.device, dtype=source.dtype
+        )
+    # not torch.manual_seed, which would also seed the generators of GPUs
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        network = MoiraiMoE(source.config)
+    return MoiraiMoEPipeline(network.to(read_device(source.device), read_dtype(source.dtype)))

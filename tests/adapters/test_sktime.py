@@ -1,0 +1,626 @@
+"""What sktime's conformance suite does not look at."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sktime.forecasting.base import ForecastingHorizon
+from sktime.forecasting.compose import ForecastByLevel
+from sktime.forecasting.model_evaluation import evaluate
+from sktime.split import ExpandingWindowSplitter
+
+from moirai_moe_forecaster import MoiraiMoE, MoiraiMoEForecaster, MoiraiMoEPipeline
+from moirai_moe_forecaster.config import ModelConfig
+
+TINY: dict[str, Any] = {
+    "d_model": 16,
+    "d_ff": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_experts": 4,
+    "experts_per_token": 2,
+    "mixture": ["student_t", "normal_fixed"],
+}
+NEXT = [1, 2, 3]
+
+
+def forecaster(**changes: Any) -> MoiraiMoEForecaster:
+    options: dict[str, Any] = {"config": TINY, "num_paths": 8, "random_state": 0}
+    return MoiraiMoEForecaster(**(options | changes))
+
+
+def months(points: int, start: str = "2000-01") -> pd.PeriodIndex:
+    return pd.period_range(start, periods=points, freq="M")
+
+
+def wave(index: pd.Index, phase: float = 0.0, name: str | None = "y") -> pd.Series:
+    steps = np.arange(len(index))
+    return pd.Series(10 + np.sin(steps / 3 + phase) + steps / 20, index=index, name=name)
+
+
+def columns(index: pd.Index) -> pd.DataFrame:
+    steps = np.arange(len(index))
+    return pd.DataFrame({"a": np.cos(steps / 2), "b": steps % 5.0}, index=index)
+
+
+def panel(parts: dict[Any, pd.DataFrame | pd.Series]) -> pd.DataFrame:
+    names = ["instance", "time"]
+    return pd.concat({key: pd.DataFrame(part) for key, part in parts.items()}, names=names)
+
+
+@pytest.fixture
+def y() -> pd.Series:
+    return wave(months(60))
+
+
+@pytest.fixture
+def three() -> pd.DataFrame:
+    """Unequal lengths and different ends."""
+    return panel({"b": wave(months(40)), "a": wave(months(55), 1.0), "c": wave(months(30), 2.0)})
+
+
+class TestForecast:
+    def test_is_the_pipelines(self, y: pd.Series) -> None:
+        fitted = forecaster(random_state=7).fit(y)
+        direct = fitted.pipeline_.predict(y.to_numpy(), 20, num_paths=8, random_state=7)
+        horizon = range(1, 21)
+        np.testing.assert_allclose(fitted.predict(horizon), direct.median, rtol=1e-6)
+        quantiles = fitted.predict_quantiles(horizon, alpha=[0.9, 0.05])
+        assert list(quantiles.columns) == [("y", 0.9), ("y", 0.05)]
+        np.testing.assert_allclose(quantiles.T, direct.quantile([0.9, 0.05]), rtol=1e-6)
+        mean = forecaster(random_state=7, prediction_type="mean").fit(y).predict(horizon)
+        np.testing.assert_allclose(mean, direct.mean, rtol=1e-6)
+        assert not np.allclose(direct.mean, direct.median, rtol=1e-4)
+
+    def test_interval_is_the_quantiles(self, y: pd.Series) -> None:
+        fitted = forecaster().fit(y)
+        interval = fitted.predict_interval(NEXT, coverage=0.83)
+        quantiles = fitted.predict_quantiles(NEXT, alpha=[0.085, 0.915])
+        np.testing.assert_allclose(interval, quantiles, rtol=1e-9)
+
+    @pytest.mark.parametrize("fh", [[2, 5], [20], [3, 17, 40]])
+    def test_steps_between_are_skipped(self, y: pd.Series, fh: list[int]) -> None:
+        fitted = forecaster().fit(y)
+        every = fitted.predict(range(1, 41))
+        some = fitted.predict(fh)
+        assert list(some.index) == [y.index[-1] + step for step in fh]
+        np.testing.assert_allclose(some, every.loc[some.index], rtol=1e-6)
+
+    def test_absolute_and_relative_horizons_agree(self, y: pd.Series) -> None:
+        fitted = forecaster().fit(y)
+        relative = fitted.predict([2, 5])
+        absolute = fitted.predict(ForecastingHorizon(relative.index, is_relative=False))
+        pd.testing.assert_series_equal(relative, absolute)
+
+    def test_uses_the_context_length(self, y: pd.Series) -> None:
+        short = forecaster(context_length=24).fit(y).predict(NEXT)
+        pd.testing.assert_series_equal(short, forecaster().fit(y.iloc[-24:]).predict(NEXT))
+        assert not np.allclose(short, forecaster().fit(y).predict(NEXT))
+
+    def test_multivariate_keeps_names_and_is_joint(self, y: pd.Series) -> None:
+        both = pd.DataFrame({"u": y, "v": wave(y.index, 2.0)})
+        fitted = forecaster().fit(both)
+        quantiles = fitted.predict_quantiles(NEXT, alpha=[0.1, 0.9])
+        assert list(quantiles.columns) == [("u", 0.1), ("u", 0.9), ("v", 0.1), ("v", 0.9)]
+        assert (quantiles["u"][0.1] < quantiles["u"][0.9]).all()
+        swapped = forecaster().fit(both[["v", "u"]]).predict(NEXT)
+        assert list(swapped.columns) == ["v", "u"]
+        changed = forecaster().fit(both.assign(v=wave(y.index, 3.0))).predict(NEXT)
+        assert not np.allclose(changed["u"], fitted.predict(NEXT)["u"], rtol=1e-5)
+
+    def test_distribution_agrees_with_quantiles(self, three: pd.DataFrame) -> None:
+        fitted = forecaster(num_samples=500).fit(three)
+        horizon = range(1, 21)
+        levels = [0.1, 0.25, 0.5, 0.75, 0.9]
+        told = fitted.predict_quantiles(horizon, alpha=levels)
+        distribution = fitted.predict_proba(horizon)
+        drawn = distribution.quantile(levels)
+        pd.testing.assert_index_equal(drawn.index, told.index)
+        width = (told[("y", 0.9)] - told[("y", 0.1)]).to_numpy()[:, None]
+        assert (np.abs(drawn.to_numpy() - told.to_numpy()) / width).max() < 0.02
+
+    def test_distribution_has_the_dependence_of_the_samples(self, y: pd.Series) -> None:
+        fitted = forecaster(num_samples=200).fit(y)
+        horizon = range(1, 41)
+        told = fitted.predict_proba(horizon).spl["y"].to_numpy().reshape(200, 40)
+        drawn = fitted.pipeline_.predict(
+            y.to_numpy(), 40, num_paths=8, num_samples=200, random_state=0
+        ).samples
+        np.testing.assert_array_equal(told.argsort(0), drawn.argsort(0))
+
+
+class TestIndex:
+    @pytest.mark.parametrize(
+        "index",
+        [
+            months(30),
+            pd.RangeIndex(5, 35),
+            pd.Index(range(3, 33)),
+            pd.date_range("2020-01-01", periods=30, freq="MS"),
+            pd.date_range("2020-01-01", periods=30, freq="W-MON"),
+            pd.date_range("2020-03-28", periods=30, freq="h", tz="Europe/Berlin"),
+            pd.date_range("2020-03-01", periods=28, freq="D", tz="Europe/Berlin"),
+            pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=30, freq="15min"))),
+            pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=30, freq="MS"))),
+            pd.date_range("2020-01-01", periods=1, freq="D"),
+        ],
+        ids=lambda index: f"{type(index).__name__}-{getattr(index, 'freqstr', None)}-{len(index)}",
+    )
+    @pytest.mark.parametrize("is_panel", [False, True])
+    def test_labels_and_values(self, index: pd.Index, is_panel: bool) -> None:
+        data = pd.DataFrame({"y": wave(index)})
+        cutoff = index[-1:]
+        if isinstance(index, pd.DatetimeIndex) and len(index) > 2:
+            cutoff = pd.DatetimeIndex(cutoff, freq=pd.infer_freq(index))
+        expected = ForecastingHorizon([1, 3]).to_absolute_index(cutoff)
+        fitted = forecaster().fit(panel({"k": data}) if is_panel else data)
+        got = fitted.predict([1, 3])
+        got = got.loc["k"] if is_panel else got
+        assert list(got.index) == list(expected)
+        counted = forecaster().fit(data.reset_index(drop=True)).predict([1, 3])
+        np.testing.assert_allclose(got, counted, rtol=1e-6)
+        last = fitted.predict(ForecastingHorizon(expected[1:], is_relative=False))
+        np.testing.assert_allclose(last, counted.iloc[1:], rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        "full",
+        [months(40), pd.RangeIndex(40), pd.date_range("2020-01-01", periods=40, freq="D")],
+        ids=["period", "int", "datetime"],
+    )
+    def test_absent_rows_are_missing_values(self, full: pd.Index) -> None:
+        data = wave(full)
+        holes = data.copy()
+        holes.iloc[[20, 21, 33]] = np.nan
+        # of the datetime index, sktime knows the frequency from the second part
+        with_gap = forecaster().fit(holes.iloc[:35].dropna())
+        with_gap.update(holes.iloc[35:])
+        expected = forecaster().fit(holes).predict(NEXT)
+        np.testing.assert_allclose(with_gap.predict(NEXT), expected, rtol=1e-6)
+        assert not np.allclose(expected, forecaster().fit(data).predict(NEXT), rtol=1e-5)
+
+    def test_irregular_time_stamps_are_refused(self) -> None:
+        index = pd.DatetimeIndex(["2020-01-01", "2020-01-03", "2020-01-09", "2020-02-01"])
+        with pytest.raises(ValueError, match=r"no frequency and none can be inferred.*asfreq"):
+            forecaster().fit(wave(index)).predict(NEXT)
+        irregular = panel({"fine": wave(months(9).to_timestamp()), "odd": wave(index)})
+        irregular = irregular.set_index(pd.MultiIndex.from_tuples(list(irregular.index)))
+        with pytest.raises(ValueError, match="instance 'odd' has no frequency"):
+            forecaster().fit(irregular).predict(NEXT)
+
+
+class TestPanel:
+    @pytest.mark.parametrize("method", ["predict", "predict_quantiles"])
+    def test_equals_one_by_one(self, three: pd.DataFrame, method: str) -> None:
+        horizon = range(1, 41)
+        batch = getattr(forecaster().fit(three), method)(horizon)
+        loop = getattr(ForecastByLevel(forecaster(), "local").fit(three), method)(horizon)
+        pd.testing.assert_frame_equal(batch, loop.sort_index(), rtol=1e-4)
+        for name, part in three.groupby(level=0):
+            alone = getattr(forecaster().fit(part.droplevel(0)), method)(horizon)
+            pd.testing.assert_frame_equal(batch.loc[name], alone, rtol=1e-4, check_freq=False)
+
+    def test_order_and_batch_size_do_not_matter(self, three: pd.DataFrame) -> None:
+        horizon = range(1, 41)
+        expected = forecaster().fit(three).predict_quantiles(horizon)
+        assert list(expected.index.unique(0)) == ["a", "b", "c"]
+        turned = pd.concat([three.loc[[name]] for name in ("c", "a", "b")])
+        for other in (
+            forecaster().fit(turned),
+            forecaster(batch_size=1).fit(three),
+            forecaster(batch_size=2).fit(turned),
+        ):
+            pd.testing.assert_frame_equal(other.predict_quantiles(horizon), expected, rtol=1e-4)
+
+    def test_batch_size_bounds_the_passes_of_one_call(self) -> None:
+        same = panel({name: wave(months(30), phase) for phase, name in enumerate("abc")})
+        config = TINY | {"d_ff": 44}
+        for batch_size, expected in ((None, [3]), (2, [2, 1])):
+            fitted = forecaster(config=config, batch_size=batch_size).fit(same)
+            sizes: list[int] = []
+            counter = fitted.model_.embedding.register_forward_hook(
+                lambda _, inputs, output, sizes=sizes: sizes.append(len(output))
+            )
+            fitted.predict(NEXT)
+            counter.remove()
+            assert sizes == expected
+
+    def test_each_instance_goes_on_from_its_own_end(self, three: pd.DataFrame) -> None:
+        got = forecaster().fit(three).predict([2])
+        ends = three.reset_index("time").groupby("instance")["time"].last()
+        assert list(got.index) == [(name, ends[name] + 2) for name in ("a", "b", "c")]
+
+    def test_absolute_horizon_after_unequal_ends(self, three: pd.DataFrame) -> None:
+        label = months(60)[-1:]
+        got = forecaster().fit(three).predict(ForecastingHorizon(label, is_relative=False))
+        for name, steps in {"a": 5, "b": 20, "c": 30}.items():
+            alone = forecaster().fit(three.loc[name]).predict([steps])
+            assert got.loc[name].index[0] == alone.index[0] == label[0]
+            np.testing.assert_allclose(got.loc[name], alone, rtol=1e-4)
+
+    def test_hierarchy(self, three: pd.DataFrame) -> None:
+        names = ["region", "shop", "time"]
+        deep = pd.concat({"s": three, "n": three.loc[["a"]] + 1}, names=names)
+        got = forecaster().fit(deep).predict(NEXT)
+        assert got.index.names == names
+        instances = [("n", "a"), ("s", "a"), ("s", "b"), ("s", "c")]
+        assert list(got.index.droplevel(-1).unique()) == instances
+        flat = forecaster().fit(three).predict(NEXT)
+        np.testing.assert_allclose(got.loc["s"], flat, rtol=1e-4)
+
+    def test_different_frequencies(self) -> None:
+        days = wave(pd.date_range("2020-01-01", periods=200, freq="D"))
+        weeks = wave(pd.date_range("2020-01-06", periods=20, freq="W-MON"))
+        got = forecaster().fit(panel({"d": days, "w": weeks})).predict([1, 2])
+        assert list(got.loc["d"].index) == list(pd.date_range("2020-07-19", periods=2))
+        assert list(got.loc["w"].index) == list(pd.to_datetime(["2020-05-25", "2020-06-01"]))
+        alone = forecaster().fit(weeks.to_frame()).predict([1, 2])
+        np.testing.assert_allclose(got.loc["w"], alone, rtol=1e-4)
+
+
+class TestExogenous:
+    H = range(1, 21)
+
+    def test_future_values_matter(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        fitted = forecaster().fit(y, X.loc[y.index])
+        known = fitted.predict(self.H, X.iloc[60:])
+        moved = fitted.predict(self.H, X.iloc[60:].assign(a=lambda t: t.a + 3))
+        assert not np.allclose(known, moved, rtol=1e-5)
+
+    def test_past_values_matter(self, y: pd.Series) -> None:
+        X = columns(y.index)
+        with_past = forecaster().fit(y, X).predict(self.H)
+        assert not np.allclose(with_past, forecaster().fit(y).predict(self.H), rtol=1e-5)
+        other = forecaster().fit(y, X.assign(b=X.b[::-1].to_numpy())).predict(self.H)
+        assert not np.allclose(with_past, other, rtol=1e-5)
+
+    def test_columns_are_past_or_known_by_name(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        fitted = forecaster().fit(y, X.loc[y.index])
+        mixed = fitted.predict(self.H, X[["b"]].iloc[60:])
+        direct = fitted.pipeline_.predict(
+            y.to_numpy(),
+            20,
+            past_covariates=X[["a"]].iloc[:60].to_numpy(),
+            future_covariates=X[["b"]].to_numpy(),
+            num_paths=8,
+            random_state=0,
+        )
+        np.testing.assert_allclose(mixed, direct.median, rtol=1e-5)
+        turned = fitted.predict(self.H, X[["b", "a"]].iloc[60:])
+        np.testing.assert_allclose(turned, fitted.predict(self.H, X.iloc[60:]), rtol=1e-6)
+
+    def test_rows_are_matched_by_label(self, y: pd.Series) -> None:
+        X = columns(months(100))
+        expected = forecaster().fit(y, X.iloc[:60]).predict(self.H, X.iloc[60:80])
+        # the whole table in both calls: rows before, between and after those that are needed
+        extra = forecaster().fit(y, X).predict(self.H, X)
+        pd.testing.assert_series_equal(extra, expected)
+        assert not np.allclose(
+            forecaster().fit(y, X).predict(self.H, X.shift(1).fillna(0.0)), expected, rtol=1e-5
+        )
+
+    def test_panel_rows_are_matched_by_label(self, three: pd.DataFrame) -> None:
+        X = panel({name: columns(months(90)) * k for k, name in enumerate("abc", 1)})
+        expected = forecaster().fit(three, X).predict(self.H, X)
+        shuffled = pd.concat([X.loc[[name]] for name in "cab"])
+        got = forecaster().fit(three, shuffled).predict(self.H, shuffled)
+        pd.testing.assert_frame_equal(got, expected, rtol=1e-4)
+        for name, part in three.groupby(level=0):
+            own = X.loc[name]
+            alone = forecaster().fit(part.droplevel(0), own).predict(self.H, own)
+            np.testing.assert_allclose(expected.loc[name], alone, rtol=1e-4)
+
+    def test_missing_values_are_allowed(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        X.iloc[[3, 30, 65], 0] = np.nan
+        fitted = forecaster().fit(y, X)
+        assert fitted.predict(self.H, X).notna().all()
+        assert not np.allclose(
+            fitted.predict(self.H, X), fitted.predict(self.H, X.fillna(9.0)), rtol=1e-5
+        )
+
+    def test_after_an_update(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        refitted = forecaster().fit(y, X).predict(self.H, X)
+        updated = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:], X.iloc[40:60])
+        pd.testing.assert_series_equal(updated.predict(self.H, X), refitted)
+        ignorant = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:])
+        unknown = X.copy()
+        unknown.iloc[40:60] = np.nan
+        np.testing.assert_allclose(
+            ignorant.predict(self.H, X), forecaster().fit(y, unknown).predict(self.H, X), rtol=1e-6
+        )
+
+
+class TestMissing:
+    def test_are_not_numbers(self, y: pd.Series) -> None:
+        holes = y.copy()
+        holes.iloc[[10, 50, 51, 58]] = np.nan
+        got = forecaster().fit(holes).predict(NEXT)
+        direct = forecaster().fit(y).pipeline_.predict(holes.to_numpy(), 3)
+        np.testing.assert_allclose(got, direct.median, rtol=1e-6)
+        assert not np.allclose(got, forecaster().fit(holes.fillna(0.0)).predict(NEXT), rtol=1e-3)
+
+    def test_nothing_but_missing_is_refused(self, three: pd.DataFrame) -> None:
+        three.loc[["b"]] = np.nan
+        with pytest.raises(ValueError, match="instance 'b' has only missing values in column 'y'"):
+            forecaster().fit(three).predict(NEXT)
+        with pytest.raises(ValueError, match="the series has only missing values"):
+            forecaster().fit(three.loc["b"]).predict(NEXT)
+
+
+class TestUpdate:
+    @pytest.mark.parametrize("update_params", [True, False])
+    def test_equals_refitting(self, y: pd.Series, update_params: bool) -> None:
+        refitted = forecaster(context_length=32).fit(y).predict(NEXT)
+        step = forecaster(context_length=32).fit(y.iloc[:40])
+        for k in range(40, 60):
+            step.update(y.iloc[k : k + 1], update_params=update_params)
+        pd.testing.assert_series_equal(step.predict(NEXT), refitted)
+        overlap = forecaster(context_length=32).fit(y.iloc[:40])
+        overlap.update(y, update_params=update_params)
+        pd.testing.assert_series_equal(overlap.predict(NEXT), refitted)
+
+    def test_later_values_win(self, y: pd.Series) -> None:
+        wrong = y.copy()
+        wrong.iloc[35:40] = 99.0
+        corrected = forecaster().fit(wrong.iloc[:40]).update(y.iloc[35:])
+        pd.testing.assert_series_equal(corrected.predict(NEXT), forecaster().fit(y).predict(NEXT))
+
+    def test_rows_may_come_late(self, y: pd.Series) -> None:
+        early = forecaster().fit(pd.concat([y.iloc[:20], y.iloc[30:]]))
+        late = early.update(y.iloc[20:30]).predict(NEXT)
+        pd.testing.assert_series_equal(late, forecaster().fit(y).predict(NEXT))
+
+    def test_panel(self, three: pd.DataFrame) -> None:
+        early = three.groupby(level=0, group_keys=False).head(25)
+        late = three.groupby(level=0, group_keys=False).tail(-25)
+        updated = forecaster(context_length=32).fit(early).update(late).predict(NEXT)
+        refitted = forecaster(context_length=32).fit(three).predict(NEXT)
+        pd.testing.assert_frame_equal(updated, refitted)
+
+    def test_single_rows_without_frequency(self) -> None:
+        data = wave(pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=30, freq="MS"))))
+        step = forecaster().fit(data.iloc[:29]).update(data.iloc[29:])
+        expected = forecaster().fit(data).predict([1, 3])
+        pd.testing.assert_series_equal(step.predict([1, 3]), expected, check_freq=False)
+        fh = ForecastingHorizon(pd.DatetimeIndex(list(expected.index)), is_relative=False)
+        pd.testing.assert_series_equal(step.predict(fh), expected, check_freq=False)
+
+    def test_evaluation_does_not_depend_on_the_strategy(self, y: pd.Series) -> None:
+        cv = ExpandingWindowSplitter(fh=NEXT, initial_window=36, step_length=6)
+        scores = [
+            evaluate(forecaster(), cv, y, strategy=strategy, error_score="raise").iloc[:, 0]
+            for strategy in ("refit", "update", "no-update_params")
+        ]
+        np.testing.assert_allclose(scores[1], scores[0], rtol=1e-9)
+        np.testing.assert_allclose(scores[2], scores[0], rtol=1e-9)
+
+    def test_other_columns_are_refused(self, y: pd.Series) -> None:
+        both = pd.DataFrame({"u": y, "v": y + 1})
+        with pytest.raises(ValueError, match=r"columns \['u', 'w'\]; expected"):
+            forecaster().fit(both).update(both.rename(columns={"v": "w"}))
+
+
+class TestRandomness:
+    H = range(1, 41)
+
+    def test_seed_is_drawn_in_fit(self, y: pd.Series) -> None:
+        fitted = forecaster(random_state=None).fit(y)
+        first = fitted.predict(self.H)
+        pd.testing.assert_series_equal(fitted.predict(self.H), first)
+        assert not np.allclose(fitted.fit(y).predict(self.H), first, rtol=1e-7)
+
+    def test_random_state_decides(self, y: pd.Series) -> None:
+        one, same, two = (
+            forecaster(random_state=seed).fit(y).predict(self.H) for seed in (1, 1, 2)
+        )
+        pd.testing.assert_series_equal(one, same)
+        assert not np.allclose(one, two, rtol=1e-7)
+        np.testing.assert_allclose(one.iloc[:16], two.iloc[:16], rtol=1e-7)
+
+    def test_generator_stays_as_it_was(self, y: pd.Series) -> None:
+        generator = np.random.RandomState(3)
+        before = generator.get_state()[1].copy()
+        fitted = forecaster(random_state=generator)
+        first = fitted.fit(y).predict(self.H)
+        np.testing.assert_array_equal(generator.get_state()[1], before)
+        pd.testing.assert_series_equal(fitted.fit(y).predict(self.H), first)
+
+    def test_global_state_is_untouched(self, y: pd.Series) -> None:
+        # a configuration that no other test has loaded, so that its network is built here
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        expected = (torch.rand(3), np.random.rand(3))  # noqa: NPY002
+        torch.manual_seed(5)
+        np.random.seed(5)  # noqa: NPY002
+        forecaster(config=TINY | {"d_ff": 12}).fit(y).predict_proba(self.H)
+        assert torch.equal(torch.rand(3), expected[0])
+        np.testing.assert_array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
+
+    def test_weights_of_a_configuration_are_always_the_same(self, y: pd.Series) -> None:
+        torch.manual_seed(1)
+        one = forecaster(config=TINY | {"d_ff": 20}).fit(y)
+        weights = copy.deepcopy(one.model_.state_dict())
+        torch.manual_seed(2)
+        other = MoiraiMoEForecaster(config=TINY | {"d_ff": 20}, dtype="float64").fit(y)
+        assert other.model_ is not one.model_
+        for name, weight in other.model_.state_dict().items():
+            torch.testing.assert_close(weight.float(), weights[name])
+
+
+class TestSharedNetwork:
+    def test_is_shared_and_never_carried(self, y: pd.Series) -> None:
+        wide = TINY | {"d_model": 64, "d_ff": 256}
+        fitted = forecaster(config=wide).fit(y)
+        other = forecaster(config=ModelConfig.from_dict(wide)).fit(y + 1)
+        assert isinstance(fitted.model_, MoiraiMoE)
+        assert fitted.model_ is other.model_
+        assert fitted.get_fitted_params()["model"] is fitted.model_
+        assert sum(p.nbytes for p in fitted.model_.parameters()) > 500_000
+        assert len(pickle.dumps(fitted)) < 100_000
+        expected = fitted.predict(range(1, 41))
+        for copied in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+            pd.testing.assert_series_equal(copied.predict(range(1, 41)), expected)
+            assert copied.model_ is fitted.model_
+        pd.testing.assert_series_equal(fitted.clone().fit(y).predict(range(1, 41)), expected)
+
+    def test_predict_leaves_a_copy_as_it_is(self, y: pd.Series) -> None:
+        copied = pickle.loads(pickle.dumps(forecaster().fit(y, columns(y.index))))
+        copied.predict(NEXT)
+        before = pickle.dumps(copied)
+        copied.predict_interval(NEXT)
+        copied.predict_proba(NEXT)
+        assert pickle.dumps(copied) == before
+
+    def test_threads(self) -> None:
+        series = [wave(months(50), phase) for phase in np.arange(6.0)]
+        config = TINY | {"d_ff": 28}
+
+        def run(data: pd.Series) -> pd.Series:
+            return forecaster(config=config).fit(data).predict(range(1, 41))
+
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(run, series))
+        for data, got in zip(series, together, strict=True):
+            pd.testing.assert_series_equal(got, run(data))
+
+    def test_threads_load_once(self, y: pd.Series, monkeypatch: pytest.MonkeyPatch) -> None:
+        built: list[ModelConfig] = []
+
+        def slow(config: ModelConfig) -> MoiraiMoE:
+            built.append(config)
+            time.sleep(0.05)
+            return MoiraiMoE(config)
+
+        monkeypatch.setattr("moirai_moe_forecaster.inference.shared.MoiraiMoE", slow)
+        config = TINY | {"d_ff": 36}
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: forecaster(config=config).fit(y), range(8)))
+        assert len(built) == 1
+
+    def test_checkpoint_in_a_directory(self, y: pd.Series, tmp_path: Any) -> None:
+        first = forecaster().fit(y)
+        first.pipeline_.save_pretrained(tmp_path)
+        loaded = MoiraiMoEForecaster(tmp_path, num_paths=8, random_state=0).fit(y)
+        pd.testing.assert_series_equal(loaded.predict(NEXT), first.predict(NEXT))
+        # another network under the same name is loaded by the next fit, not by the last one's
+        network = copy.deepcopy(first.model_)
+        with torch.no_grad():
+            network.projection.bias.add_(1.0)
+        MoiraiMoEPipeline(network).save_pretrained(tmp_path)
+        again = loaded.clone().fit(y)
+        assert not np.allclose(again.predict(NEXT), first.predict(NEXT), rtol=1e-4)
+        pd.testing.assert_series_equal(loaded.predict(NEXT), first.predict(NEXT))
+
+
+def test_keeps_only_the_context() -> None:
+    long = wave(months(2000, "1900-01"))
+    fitted = forecaster(context_length=50).fit(long, columns(long.index))
+    fitted.update(wave(months(500, "2066-09")), columns(months(500, "2066-09")))
+    assert len(pickle.dumps(fitted)) < 20_000
+
+
+def test_user_data_and_later_changes_of_it(y: pd.Series) -> None:
+    config = copy.deepcopy(TINY)
+    X = columns(months(80))
+    given, original = (y.copy(), X.copy()), (y.copy(), X.copy())
+    fitted = forecaster(config=config).fit(*given)
+    expected = fitted.predict(NEXT, X)
+    pd.testing.assert_series_equal(given[0], original[0])
+    pd.testing.assert_frame_equal(given[1], original[1])
+    assert config == TINY
+    given[0].iloc[-5:] = 0.0
+    given[1].iloc[:] = 0.0
+    pd.testing.assert_series_equal(fitted.predict(NEXT, X), expected)
+
+
+def test_no_warnings(y: pd.Series) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = forecaster().fit(y.iloc[:40])
+        fitted.update(y.iloc[40:], update_params=False).update(y.iloc[40:])
+        fitted.predict(NEXT)
+        fitted.predict_quantiles(NEXT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction_type": "mode"}, "prediction_type must be 'median' or 'mean', got 'mode'"),
+        ({"fit_strategy": "full"}, "fit_strategy must be 'zero-shot', got 'full'"),
+        ({"peft_config": {"r": 4}}, "peft_config must be None"),
+        ({"training_args": {"max_steps": 1}}, "training_args must be None"),
+        ({"validation_split": 0.1}, "validation_split must be None, got 0.1"),
+        ({"model_path": "somewhere"}, "model_path and config cannot both be given"),
+        ({"config": TINY | {"d_modle": 3}}, "unknown ModelConfig fields"),
+        ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),
+        ({"num_samples": None}, "num_samples must be an integer of at least 1, got None"),
+        ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
+        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"dtype": "int8"}, "dtype must be a floating-point"),
+    ],
+)
+def test_bad_parameters(y: pd.Series, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        forecaster(**changes).fit(y)
+
+
+class TestBadExogenous:
+    def test_steps_that_are_not_asked_for_are_needed_too(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        fitted = forecaster().fit(y, X.iloc[:60])
+        with pytest.raises(ValueError, match=r"no row for 2005-01, 2005-03, 2005-04: the series"):
+            fitted.predict([2, 5], X.iloc[[61, 64]])
+        np.testing.assert_allclose(
+            fitted.predict([2, 5], X.iloc[60:65]), fitted.predict([2, 5], X), rtol=1e-6
+        )
+
+    def test_missing_rows_are_named(self, y: pd.Series, three: pd.DataFrame) -> None:
+        X = columns(months(80))
+        with pytest.raises(ValueError, match=r"row for 2005-03: .* at all steps from 1 to 3"):
+            forecaster().fit(y, X).predict(NEXT, X.iloc[:62])
+        table = panel({name: columns(months(57)) for name in "abc"})
+        with pytest.raises(ValueError, match="X has no row for 2004-10: instance 'a'"):
+            forecaster().fit(three, table).predict(NEXT, table)
+        with pytest.raises(ValueError, match="X has no rows for instance 'c'"):
+            forecaster().fit(three, table).predict([1], table.loc[["a", "b"]])
+        with pytest.raises(ValueError, match=r"X has no row for \('c', Period\('2000-01', 'M'\)\)"):
+            forecaster().fit(three, table.loc[["a", "b"]])
+
+    def test_unknown_columns(self, y: pd.Series) -> None:
+        X = columns(months(80))
+        with pytest.raises(ValueError, match=r"X has the columns \['c'\], which fit has not seen"):
+            forecaster().fit(y, X).predict(NEXT, X.assign(c=0.0))
+        with pytest.raises(ValueError, match="X was not given to fit"):
+            forecaster().fit(y).predict(NEXT, X)
+        with pytest.raises(ValueError, match="X was not given to fit"):
+            forecaster().fit(y.iloc[:50]).update(y.iloc[50:], X)
+
+    def test_categories(self, y: pd.Series) -> None:
+        X = columns(y.index).assign(kind="old")
+        with pytest.raises(TypeError, match="categorical"):
+            forecaster().fit(y, X)
+
+
+def test_in_sample_is_refused(y: pd.Series) -> None:
+    with pytest.raises(NotImplementedError, match="in-sample"):
+        forecaster().fit(y).predict([-1, 1])
+
+
+def test_horizon_within_one_instance_is_refused(three: pd.DataFrame) -> None:
+    # sktime takes the end of the last update for the end of all
+    fitted = forecaster().fit(three).update(panel({"c": wave(months(35), 2.0)}))
+    label = ForecastingHorizon(months(50)[-1:], is_relative=False)
+    with pytest.raises(ValueError, match="not after the last one of instance 'a', 2004-07"):
+        fitted.predict(label)
