@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 pytestmark = pytest.mark.skipif(
@@ -30,3 +32,8 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     for picture in re.findall(r'savefig\("(.+?)"', example.read_text()):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("block", [block for block in README if "Salesforce/" not in block])
+def test_the_readme_runs(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {})

@@ -96,11 +96,13 @@ class Forecast:
 
     def __getitem__(self, index: int) -> Forecast:
         """Return the forecast of one series of a batch, with no series axis."""
+        return self.of_series(index, univariate=self._univariate)
+
+    def of_series(self, index: int, *, univariate: bool) -> Forecast:
+        """Return the forecast of one series, its variate axis dropped if `univariate`."""
+        marginals = self._marginals.of_series(index)
         return Forecast(
-            self._marginals.of_series(index),
-            single=True,
-            univariate=self._univariate,
-            num_samples=self._num_samples,
+            marginals, single=True, univariate=univariate, num_samples=self._num_samples
         )
 
     @property
@@ -164,7 +166,9 @@ class Forecast:
         -------
         lower, upper : ndarray, (series, horizon, variate)
         """
-        half = float(_check_levels(coverage)) / 2
+        if _check_levels(coverage).ndim:
+            raise InvalidInputError(f"coverage must be one number in (0, 1), got {coverage!r}")
+        half = float(coverage) / 2
         return self.quantile(0.5 - half), self.quantile(0.5 + half)
 
     def cdf(self, values: ArrayLike) -> Array:
@@ -212,7 +216,7 @@ class Forecast:
         if ranks is not None:
             paths = ranks.shape[1]
             chosen = np.arange(self._num_samples) % paths
-            level = (ranks[:, chosen] + level) / paths
+            level = (ranks[:, chosen].astype(np.float64) + level) / paths
         score = torch.special.ndtri(torch.from_numpy(level).double()).numpy()
         left = (np.searchsorted(_NODE_SCORES, score, side="right") - 1).clip(0, nodes - 2)
         low = np.take_along_axis(quantiles, left, 1).astype(np.float64)

@@ -189,7 +189,7 @@ class MoiraiMoEPipeline:
             raise InvalidInputError(
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
             )
-        batch = read_series(y, int(horizon), past_covariates, future_covariates)
+        batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
         seed = draw_seed(random_state)
         summaries: list[Marginals | None] = [None] * len(batch.series)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
@@ -231,11 +231,13 @@ class MoiraiMoEPipeline:
         Forecast
             One per series, in order.
         """
+        check_count("batch_size", batch_size)
         random_state = draw_seed(options.pop("random_state", None))
         remaining = iter(series)
         while chunk := list(itertools.islice(remaining, batch_size)):
             forecast = self.predict(chunk, horizon, random_state=random_state, **options)
-            yield from (forecast[index] for index in range(len(chunk)))
+            for index, item in enumerate(chunk):
+                yield forecast.of_series(index, univariate=np.ndim(item) == 1)
 
     @torch.inference_mode()
     def _summaries(
@@ -367,13 +369,14 @@ def read_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         return torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InvalidInputError(f"unknown device {device!r}: {error}") from error
 
 
 def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """Return the floating-point type; None is float32."""
-    number = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype or torch.float32
+    wanted = torch.float32 if dtype is None else dtype
+    number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
     if not isinstance(number, torch.dtype) or not number.is_floating_point:
         raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
     return number

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.errors import InvalidInputError
+
 RandomState = int | np.integer | np.random.Generator | np.random.RandomState | None
 
 # SplitMix64 (Steele, Lea and Flood 2014), its constants as signed 64-bit integers
@@ -20,10 +22,15 @@ BITS = 23
 
 def draw_seed(random_state: RandomState) -> int:
     """Turn what a user passes as `random_state` into a seed; None draws a fresh one."""
-    if isinstance(random_state, (int, np.integer)):
+    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
         return int(random_state)
-    if isinstance(random_state, (np.random.Generator, np.random.RandomState)):
+    if isinstance(random_state, np.random.Generator | np.random.RandomState):
         return int.from_bytes(random_state.bytes(7), "little")
+    if random_state is not None:
+        raise InvalidInputError(
+            "random_state must be an integer, a numpy Generator or RandomState, or None; "
+            f"got {random_state!r}"
+        )
     return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

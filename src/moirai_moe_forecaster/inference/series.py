@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,8 +53,20 @@ class SeriesBatch(NamedTuple):
     univariate: bool
 
 
+class _Items(NamedTuple):
+    """Data split into series: `keys` are those of a panel, `single` says it was one by itself."""
+
+    items: list[Any]
+    keys: list[Hashable] | None = None
+    single: bool = False
+
+
 def read_series(
-    y: Any, horizon: int, past_covariates: Any = None, future_covariates: Any = None
+    y: Any,
+    horizon: int,
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    context_length: int | None = None,
 ) -> SeriesBatch:
     """Check data and covariates and bring them into one form.
 
@@ -64,43 +77,51 @@ def read_series(
     horizon : int
         Steps that known-future covariates must reach beyond the context.
     past_covariates, future_covariates : array, Series, DataFrame or list of these, optional
+        Those of a panel belong to its instances by name if they are a panel too, otherwise, as
+        those of a list, by position.
+    context_length : int, optional
+        How many of the last points are used, among which one at least must be observed.
 
     Raises
     ------
     InvalidInputError
         Naming the series, and what was got and expected.
     """
-    targets, single = _as_list(y, "y")
-    if not targets:
+    targets = _split(y)
+    if not targets.items:
         raise InvalidInputError("y holds no series; expected at least one")
-    univariate = all(np.ndim(target) == 1 for target in targets)
-    arrays = [_matrix(target, _name("y", i, single)) for i, target in enumerate(targets)]
+    arrays = [_matrix(item, _name("y", i, targets.single)) for i, item in enumerate(targets.items)]
     for index, array in enumerate(arrays):
-        _check_observed(array, _name("y", index, single))
+        _check_observed(array, _name("y", index, targets.single), context_length)
     lengths = [len(array) for array in arrays]
-    past = _covariates(past_covariates, "past_covariates", lengths, single)
     ahead = [length + horizon for length in lengths]
-    future = _covariates(future_covariates, "future_covariates", ahead, single)
+    past = _covariates(past_covariates, "past_covariates", lengths, targets)
+    future = _covariates(future_covariates, "future_covariates", ahead, targets)
     series = [
         Series(*(np.ascontiguousarray(part.T) for part in parts))
         for parts in zip(arrays, past, future, strict=True)
     ]
-    return SeriesBatch(series, single, univariate)
+    univariate = all(np.ndim(item) == 1 for item in targets.items)
+    return SeriesBatch(series, targets.single, univariate)
 
 
-def _as_list(data: Any, name: str) -> tuple[list[Any], bool]:
-    """Split data into its series; also say whether it was one series by itself."""
-    if isinstance(data, (pd.Series, pd.DataFrame)) and isinstance(data.index, pd.MultiIndex):
+def _split(data: Any) -> _Items:
+    if isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex):
         levels = list(range(data.index.nlevels - 1))
-        return [group for _, group in data.groupby(level=levels, sort=False)], False
-    if isinstance(data, (list, tuple)) and not _is_numbers(data):
-        return list(data), False
-    return [data], True
+        groups = list(data.groupby(level=levels if len(levels) > 1 else 0, sort=False))
+        return _Items([group for _, group in groups], [key for key, _ in groups])
+    if isinstance(data, list | tuple) and not _is_one_series(data):
+        return _Items(list(data))
+    return _Items([data], single=True)
 
 
-def _is_numbers(data: Sequence[Any]) -> bool:
+def _is_one_series(data: Sequence[Any]) -> bool:
     """Tell one series written as a list of numbers from a list of series."""
-    return bool(data) and all(np.ndim(item) == 0 for item in data)
+    return bool(data) and all(_is_scalar(item) for item in data)
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str) or not hasattr(item, "__len__")
 
 
 def _name(name: str, index: int, single: bool) -> str:
@@ -109,19 +130,18 @@ def _name(name: str, index: int, single: bool) -> str:
 
 def _matrix(data: Any, name: str) -> Array:
     """Turn one series into (time, variate) of finite or NaN numbers."""
-    if np.ndim(data) not in (1, 2):
+    try:
+        dimensions = np.ndim(data)
+    except ValueError as error:
+        raise InvalidInputError(f"the rows of {name} differ in length: {error}") from error
+    if dimensions not in (1, 2):
         raise InvalidInputError(
-            f"{name} has {np.ndim(data)} dimensions; expected (time,) or (time, variates). "
+            f"{name} has {dimensions} dimensions; expected (time,) or (time, variates). "
             "Pass several series as a list"
         )
     try:
-        if isinstance(data, (pd.Series, pd.DataFrame)):
-            array = data.to_numpy(dtype=np.float64, na_value=np.nan)
-        elif np.iscomplexobj(data) or np.asarray(data).dtype.kind in "USMm":
-            raise TypeError(f"its type is {np.asarray(data).dtype}")
-        else:
-            array = np.array(data, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = _numbers(data)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"{name} must hold real numbers: {error}") from error
     if array.ndim == 1:
         array = array[:, None]
@@ -135,29 +155,68 @@ def _matrix(data: Any, name: str) -> Array:
     return array
 
 
-def _check_observed(array: Array, name: str) -> None:
-    empty = np.isnan(array).all(0)
+def _numbers(data: Any) -> Array:
+    """Convert real numbers and missing values, and nothing that merely looks like a number."""
+    if isinstance(data, pd.Series | pd.DataFrame):
+        dtypes = [data.dtype] if isinstance(data, pd.Series) else list(data.dtypes)
+        if all(dtype.kind in "biuf" for dtype in dtypes):
+            return data.to_numpy(dtype=np.float64, na_value=np.nan)
+        data = data.to_numpy(dtype=object)
+    if isinstance(data, np.ma.MaskedArray):
+        return np.ma.filled(data.astype(np.float64), np.nan)
+    array = np.asarray(data)
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    if array.dtype.kind != "O":
+        raise TypeError(f"their type is {array.dtype}")
+    values = [np.nan if item is None or item is pd.NA else item for item in array.flat]
+    strange = next((item for item in values if not isinstance(item, Real)), None)
+    if strange is not None:
+        raise TypeError(f"got {strange!r} of type {type(strange).__name__}")
+    return np.array([float(item) for item in values]).reshape(array.shape)
+
+
+def _check_observed(array: Array, name: str, context_length: int | None) -> None:
+    used = array[-(context_length or len(array)) :]
+    empty = np.isnan(used).all(0)
     if empty.any():
         which = "" if array.shape[1] == 1 else f" in variate {int(empty.argmax())}"
-        raise InvalidInputError(f"{name} holds only missing values{which}; drop it or give a value")
+        where = "" if len(used) == len(array) else f" among its last {len(used)}, the context"
+        raise InvalidInputError(
+            f"{name} holds only missing values{which}{where}; drop it or give a value"
+        )
 
 
-def _covariates(data: Any, name: str, lengths: Sequence[int], single: bool) -> list[Array]:
+def _covariates(data: Any, name: str, lengths: Sequence[int], targets: _Items) -> list[Array]:
     """Return one (time, covariate) array per series, of the length that its series needs."""
     if data is None:
         return [np.empty((length, 0)) for length in lengths]
-    items, alone = _as_list(data, name)
-    if alone != single or len(items) != len(lengths):
-        got = "one array" if alone else f"{len(items)} series"
-        wanted = "one array, as y is one series" if single else f"a list of {len(lengths)}"
+    given = _split(data)
+    if given.single != targets.single or len(given.items) != len(lengths):
+        got = "one array" if given.single else f"{len(given.items)} series"
+        wanted = "one array, as y is one series" if targets.single else f"a list of {len(lengths)}"
         raise InvalidInputError(f"{name} is {got}; expected {wanted}")
     arrays = []
-    for index, (item, length) in enumerate(zip(items, lengths, strict=True)):
-        array = _matrix(item, _name(name, index, single))
+    for index, (item, length) in enumerate(
+        zip(_in_order(given, targets, name), lengths, strict=True)
+    ):
+        array = _matrix(item, _name(name, index, targets.single))
         if len(array) != length:
             span = "context + horizon" if name == "future_covariates" else "context"
             raise InvalidInputError(
-                f"{_name(name, index, single)} has {len(array)} rows; expected {length} ({span})"
+                f"{_name(name, index, targets.single)} has {len(array)} rows; "
+                f"expected {length} ({span})"
             )
         arrays.append(array)
     return arrays
+
+
+def _in_order(given: _Items, targets: _Items, name: str) -> list[Any]:
+    """Bring the instances of one panel into the order of those of another."""
+    if given.keys is None or targets.keys is None:
+        return given.items
+    found = dict(zip(given.keys, given.items, strict=True))
+    missing = [key for key in targets.keys if key not in found]
+    if missing:
+        raise InvalidInputError(f"{name} lacks the instances {missing[:5]} of y")
+    return [found[key] for key in targets.keys]

@@ -21,6 +21,7 @@ from moirai_moe_forecaster.model.incomplete_beta import incomplete_beta
 FIXED_SCALE = 1e-3
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 LARGEST_EXPONENT = 80.0
+LARGEST_COUNT = 2.0**22
 
 
 class StudentT(NamedTuple):
@@ -59,8 +60,7 @@ class StudentT(NamedTuple):
         """
         z = (x - self.loc) / self.scale
         half = self.df / 2
-        square = z.square()
-        ratio = square / self.df
+        ratio = (z.square() / self.df).clamp_max(1e30)
         first = (
             0.5
             * torch.exp(
@@ -179,7 +179,7 @@ class NegativeBinomial(NamedTuple):
     def from_raw(cls, raw: Tensor) -> NegativeBinomial:
         """Constrain raw outputs (2, ...)."""
         total_count, logits = raw.unbind(0)
-        return cls(F.softplus(total_count), logits)
+        return cls(_positive(total_count), logits)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log mass, continued to real arguments as training needs; minus infinity below 0."""
@@ -201,7 +201,7 @@ class NegativeBinomial(NamedTuple):
 
     def cdf(self, x: Tensor) -> Tensor:
         """Distribution function: steps at the integers from 0."""
-        successes = x.floor().clamp_min(0)
+        successes = x.floor().clamp(0, LARGEST_COUNT)
         below = incomplete_beta(self.total_count, successes + 1, torch.sigmoid(-self.logits))
         return torch.where(x >= 0, below, 0.0)
 
@@ -222,18 +222,24 @@ class NegativeBinomial(NamedTuple):
         return high
 
     def anchors(self, score: Tensor) -> Tensor:
-        """Integers near the quantiles and the points just before them, where the steps are."""
+        """Integers near the quantiles, each after the point just before it, where the step is.
+
+        Cornish and Fisher's expansion or, if that is further out, the exponential tail.
+        """
         mean = self.mean()
         deviation = (mean * (1 + self.logits.exp())).sqrt()
         skew = (1 + 2 * self.logits.exp()) / deviation.clamp_min(1e-6)
-        spread = (score + skew * (score.square() - 1) / 6).clamp(-8, 40)
-        step = (mean + deviation * spread).clamp(0, 2**20).round()
-        first_steps = torch.arange(len(score), device=score.device, dtype=step.dtype) // 2
-        wide = step > len(score) // 2
-        step = torch.where(wide, step, first_steps.view(-1, *[1] * (step.ndim - 1)))
-        just_before = torch.arange(len(score), device=score.device) % 2 == 0
-        just_before = just_before.view(-1, *[1] * (step.ndim - 1))
-        return torch.where(just_before, step * (1 - 1e-6) - 1e-6, step)
+        expansion = mean + deviation * (score + skew * (score.square() - 1) / 6)
+        # the terms left out lengthen the upper tail
+        expansion = expansion + deviation * score.clamp_min(0) ** 3 / 100
+        tail = -0.5 * score.clamp_min(0).square() / F.logsigmoid(self.logits)
+        # the expansion turns around far out on the left, where the quantiles are smaller still
+        expansion = expansion.flip(0).cummin(0).values.flip(0)
+        rough = torch.maximum(expansion, tail).clamp(0, LARGEST_COUNT).round()[::2]
+        rough = torch.cat((torch.zeros_like(rough[:1]), rough[1:]))
+        number = torch.arange(len(rough), device=score.device).view_as(score[::2])
+        step = (rough - number).cummax(0).values.clamp_min(0) + number
+        return torch.stack((step - 1e-6 * (1 + step), step), 1).flatten(0, 1)[: len(score)]
 
 
 Distribution = StudentT | NormalFixed | LogNormal | NegativeBinomial

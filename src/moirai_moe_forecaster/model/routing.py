@@ -84,7 +84,7 @@ def balance_loss(routing: Routing, valid: Tensor) -> Tensor:
         False for padding.
     """
     num_experts = routing.scores.shape[-1]
-    probability = routing.scores[valid].softmax(-1).mean(0)
+    probability = routing.scores[valid].softmax(-1).sum(0) / valid.sum().clamp_min(1)
     chosen = routing.experts[valid].flatten()
     share = torch.bincount(chosen, minlength=num_experts) / max(chosen.numel(), 1)
     return num_experts * (share * probability).sum()

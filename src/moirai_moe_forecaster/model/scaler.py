@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -46,14 +47,19 @@ def fit_normaliser(values: Tensor, observed: Tensor, rule: ScaleRule) -> Normali
         With no observed value: location 0, and the scale of a constant.
     """
     values = torch.where(observed, values, 0.0)
-    count = observed.sum(-1, keepdim=True)
-    location = values.sum(-1, keepdim=True) / count.clamp_min(1)
-    centred = torch.where(observed, values - location, 0.0)
-    variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
-    if rule == "absolute":
-        return Normaliser(location, torch.sqrt(variance + OFFICIAL_EPSILON))
     magnitude = values.abs().amax(-1, keepdim=True)
-    deviation = variance.sqrt()
+    # in a unit of the size of the values, whose squares neither overflow nor vanish
+    exponent = torch.frexp(magnitude).exponent
+    unit = torch.ldexp(torch.ones_like(magnitude), exponent)
+    values = values / unit
+    count = observed.sum(-1, keepdim=True)
+    mean = values.sum(-1, keepdim=True) / count.clamp_min(1)
+    centred = torch.where(observed, values - mean, 0.0)
+    variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp_min(1)
+    location, deviation = mean * unit, variance.sqrt() * unit
+    if rule == "absolute":
+        floor = torch.full_like(deviation, math.sqrt(OFFICIAL_EPSILON))
+        return Normaliser(location, torch.hypot(deviation, floor))
     rounding = 10 * torch.finfo(values.dtype).eps * magnitude
     flat = torch.where(magnitude > 0, RELATIVE_FLOOR * magnitude, 1.0)
     return Normaliser(location, torch.where(deviation > rounding, deviation, flat))
