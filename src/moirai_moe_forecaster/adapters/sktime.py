@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from skpro.distributions import Empirical
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_instances import (
@@ -35,6 +34,9 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, check_co
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
+
+if TYPE_CHECKING:
+    from skpro.distributions.base import BaseDistribution
 
 Array = NDArray[np.float64]
 
@@ -253,7 +255,10 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     def _predict_proba(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, marginal: bool = True
-    ) -> Empirical:
+    ) -> BaseDistribution:
+        # imported here, as most forecasts need no distribution
+        from skpro.distributions import Empirical
+
         forecast, instances = self._forecast(fh, X)
         # evenly spaced quantiles in the order of the samples: their dependence, not their noise
         ranks = forecast.samples.argsort(1).argsort(1)
