@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -88,6 +89,8 @@ class ModelConfig:
     time_index: TimeIndex = "position"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mixture, tuple | list):
+            raise ConfigError(f"mixture must be a list of components, got {self.mixture!r}")
         object.__setattr__(self, "mixture", tuple(self.mixture))
         for field in fields(self):
             value = getattr(self, field.name)
@@ -167,7 +170,11 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
         """Read what `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"the configuration is not valid JSON: {error}") from error
+        return cls.from_dict(values)
 
 
 _PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
@@ -209,6 +216,8 @@ def _check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def _from_fields(cls: Any, values: Mapping[str, Any]) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a {cls.__name__} is read from named fields, got {values!r}")
     known = {field.name for field in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -287,14 +296,26 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        object.__setattr__(self, "prefix_share", tuple(self.prefix_share))
+        for name in ("betas", "prefix_share"):
+            pair = getattr(self, name)
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ConfigError(f"{name} must be a pair of numbers, got {pair!r}")
+            object.__setattr__(self, name, tuple(pair))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < (field.name != "seed")):
                 raise ConfigError(f"{field.name} must be a positive integer, got {value!r}")
-            if field.name.endswith("_share") and not _is_share(value):
+            if field.name.endswith("_share") and not _all_within(value, 0, 1):
                 raise ConfigError(f"{field.name} must lie within [0, 1], got {value!r}")
+            if field.type == "float" and not _all_within(value, 0, math.inf):
+                raise ConfigError(f"{field.name} must be a number of at least 0, got {value!r}")
+        for name in ("learning_rate", "clip_norm"):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{name} must be above 0, got 0")
+        if not _all_within(self.betas, 0, 1) or 1 in self.betas:
+            raise ConfigError(f"betas must lie within [0, 1), got {self.betas!r}")
+        if self.prefix_share[0] > self.prefix_share[1]:
+            raise ConfigError(f"prefix_share must not fall, got {self.prefix_share!r}")
         if self.min_points > self.max_points:
             raise ConfigError(
                 f"min_points ({self.min_points}) cannot exceed max_points ({self.max_points})"
@@ -310,6 +331,10 @@ class TrainConfig:
         return _from_fields(cls, values)
 
 
-def _is_share(value: Any) -> bool:
+def _all_within(value: Any, low: float, high: float) -> bool:
+    """Whether a number, or all of a tuple, are finite and within bounds."""
     numbers = value if isinstance(value, tuple) else (value,)
-    return all(0 <= number <= 1 for number in numbers)
+    return all(
+        isinstance(number, int | float) and math.isfinite(number) and low <= number <= high
+        for number in numbers
+    )
