@@ -24,6 +24,8 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.scaler import Normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
+INVERTED_AT_ONCE = 2**14
+
 
 class Block(NamedTuple):
     """The patches that one pass predicts.
@@ -172,13 +174,24 @@ def marginalise(blocks: Iterator[Block], horizon: int, levels: Tensor) -> Margin
         points = min(block.mixture.shape[3:].numel(), left)
         cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
         pooled = cut.pool(1)
-        quantile = pooled.icdf(levels)
+        quantile = _quantiles(pooled, levels)
         quantiles.append(quantile)
         # heavy-tailed components can have a mean beyond every quantile that is kept, or none
         means.append(pooled.mean().nan_to_num().clamp(quantile[0], quantile[-1]))
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     return Marginal(torch.cat(quantiles, -1), torch.cat(means, -1), torch.cat(draws, -1))
+
+
+def _quantiles(pooled: Mixture, levels: Tensor) -> Tensor:
+    """Quantiles (level, series, ...) of a few series at a time, so that memory stays flat."""
+    series = pooled.shape[0]
+    rows = max(INVERTED_AT_ONCE * series // pooled.log_weights[0].numel(), 1)
+    parts = [
+        pooled.map(lambda x, first=first: x[:, first : first + rows]).icdf(levels)  # type: ignore[misc]
+        for first in range(0, series, rows)
+    ]
+    return torch.cat(parts, 1)
 
 
 def _joined(earlier: Tensor, later: Tensor) -> Tensor:
