@@ -1,4 +1,4 @@
-"""The regularised incomplete beta function, which torch lacks, for the cdf of two components."""
+"""The regularised incomplete beta function, which torch lacks, for the cdf of counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 MAX_ITERATIONS = 400
 CHECK_EVERY = 8
+NEGLIGIBLE = 1e-12
 
 
 def incomplete_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
@@ -39,13 +40,18 @@ def incomplete_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
         - torch.lgamma(p)
         - torch.lgamma(q)
     ).exp() / p
-    part = torch.where(y > 0, front * _continued_fraction(p, q, y), 0.0)
+    part = torch.zeros_like(front)
+    matters = (y > 0) & (front > NEGLIGIBLE)
+    part[matters] = front[matters] * _continued_fraction(p[matters], q[matters], y[matters])
     return torch.where(swap, 1 - part, part).clamp(0, 1)
 
 
 def _continued_fraction(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
+    """Lentz's method on flat tensors; elements leave the loop when they have converged."""
     tiny = torch.finfo(y.dtype).tiny * 1e6
     tolerance = 4 * torch.finfo(y.dtype).eps
+    result = torch.empty_like((p + q) * y)
+    left = torch.arange(len(y), device=y.device)
     numerator = torch.ones_like(y)
     denominator = 1 / _away_from_zero(1 - (p + q) * y / (p + 1), tiny)
     value = denominator.clone()
@@ -57,9 +63,14 @@ def _continued_fraction(p: Tensor, q: Tensor, y: Tensor) -> Tensor:
             numerator = _away_from_zero(1 + term / numerator, tiny)
             change = numerator * denominator
             value = value * change
-        if m % CHECK_EVERY == 0 and bool(((change - 1).abs() <= tolerance).all()):
-            break
-    return value
+        if m % CHECK_EVERY == 0 or m == MAX_ITERATIONS:
+            result[left] = value
+            going = (change - 1).abs() > tolerance
+            if not bool(going.any()):
+                break
+            left, p, q, y = left[going], p[going], q[going], y[going]
+            numerator, denominator, value = numerator[going], denominator[going], value[going]
+    return result
 
 
 def _away_from_zero(x: Tensor, tiny: float) -> Tensor:
