@@ -142,10 +142,7 @@ class Forecast:
         """
         wanted = _check_levels(levels)
         scores = np.array([NormalDist().inv_cdf(level) for level in np.atleast_1d(wanted)])
-        left = (
-            np.searchsorted(_NODE_SCORES, scores, side="right").clip(1, len(_NODE_SCORES) - 1) - 1
-        )
-        share = (scores - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
+        left, share = _between_nodes(scores)
         share = share[:, None, None]
         nodes = self._marginals.quantiles
         low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
@@ -191,7 +188,7 @@ class Forecast:
         nodes = nodes[:, :, 0] if self._univariate else nodes
         nodes = nodes[0] if self._single else nodes
         x = (np.asarray(values, dtype=np.float64) - location) / scale
-        x, nodes = np.broadcast_to(x, nodes.shape[:-1]), nodes
+        x = np.broadcast_to(x, nodes.shape[:-1])
         left = ((nodes <= x[..., None]).sum(-1) - 1).clip(0, nodes.shape[-1] - 2)
         low = np.take_along_axis(nodes, left[..., None], -1)[..., 0]
         high = np.take_along_axis(nodes, left[..., None] + 1, -1)[..., 0]
@@ -209,7 +206,7 @@ class Forecast:
         across patches, its steps are ranked like one of the paths of the rollout.
         """
         quantiles, ranks = self._marginals.quantiles, self._marginals.ranks
-        series, nodes, horizon, variates = quantiles.shape
+        series, _, horizon, variates = quantiles.shape
         streams = torch.from_numpy(self._marginals.seeds)
         draws = uniforms(streams, 2**40, self._num_samples * horizon).numpy()
         level = draws.reshape(series, variates, self._num_samples, horizon).transpose(0, 2, 3, 1)
@@ -218,10 +215,9 @@ class Forecast:
             chosen = np.arange(self._num_samples) % paths
             level = (ranks[:, chosen].astype(np.float64) + level) / paths
         score = torch.special.ndtri(torch.from_numpy(level).double()).numpy()
-        left = (np.searchsorted(_NODE_SCORES, score, side="right") - 1).clip(0, nodes - 2)
+        left, share = _between_nodes(score)
         low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
         high = np.take_along_axis(quantiles, left + 1, 1)
-        share = (score - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
         return self._drop(self._restore(low + share * (high - low)))
 
     def plot(self, history: ArrayLike | None = None, **options: Any) -> Axes:
@@ -238,6 +234,12 @@ class Forecast:
     def _drop(self, values: Array) -> Array:
         values = values[..., 0] if self._univariate else values
         return values[0] if self._single else values
+
+
+def _between_nodes(scores: Array) -> tuple[NDArray[np.intp], Array]:
+    """Node to the left of each normal score, and how far on to the next one it lies."""
+    left = (np.searchsorted(_NODE_SCORES, scores, side="right") - 1).clip(0, len(_NODE_SCORES) - 2)
+    return left, (scores - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
 
 
 def _check_levels(levels: ArrayLike) -> Array:

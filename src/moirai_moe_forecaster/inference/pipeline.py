@@ -193,8 +193,7 @@ class MoiraiMoEPipeline:
         seed = draw_seed(random_state)
         summaries: list[Marginals | None] = [None] * len(batch.series)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
-        tokens = len(range(0, length + int(horizon), self.config.patch_size))
-        for members in _groups(batch.series, length, self.config.patch_size, most, paths, tokens):
+        for members in _groups(batch.series, length, self.config.patch_size, most, paths):
             group = [batch.series[index] for index in members]
             for index, summary in zip(
                 members,
@@ -280,7 +279,6 @@ def _groups(
     patch_size: int,
     batch_size: int | None,
     paths: int,
-    tokens: int,
 ) -> Iterator[list[int]]:
     """Indices of series that go through the network together.
 

@@ -85,8 +85,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     given = prompt.given()
     on_device = given.to(device)
     output = network.encode(on_device)
-    last = torch.arange(1, prompt.targets + 1, device=device) * prompt.context - 1
-    mixture = network.head(output.hidden[:, last][:, None])
+    mixture = _next_patches(network, output.hidden, prompt.targets, prompt.context, 1)
     context = output.cache
     own: TokenBatch | None = None
     past: list[KeyValue] = []
@@ -108,8 +107,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
             visibility(new, own),
         )
         past = output.cache
-        last = torch.arange(1, prompt.targets + 1, device=device) * count - 1
-        mixture = network.head(output.hidden[:, last].unflatten(0, (-1, paths)))
+        mixture = _next_patches(network, output.hidden, prompt.targets, count, paths)
 
 
 def reestimated_rollout(
@@ -134,8 +132,7 @@ def reestimated_rollout(
     for block in range(blocks):
         prompt = make_prompt(extended, max(horizon - block * size, 1), config, limit)
         output = network.encode(prompt.given().to(device))
-        last = torch.arange(1, prompt.targets + 1, device=device) * prompt.context - 1
-        mixture = network.head(output.hidden[:, last].unflatten(0, (-1, paths)))
+        mixture = _next_patches(network, output.hidden, prompt.targets, prompt.context, paths)
         now = Normaliser(*(part.unflatten(0, (-1, paths))[..., None] for part in prompt.normaliser))
         shift, factor = (now.location - frame.location) / frame.scale, now.scale / frame.scale
         unit = (part.float().to(device).expand(1, *mixture.shape) for part in (shift, factor))
@@ -181,6 +178,14 @@ def marginalise(blocks: Iterator[Block], horizon: int, levels: Tensor) -> Margin
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     return Marginal(torch.cat(quantiles, -1), torch.cat(means, -1), torch.cat(draws, -1))
+
+
+def _next_patches(
+    network: MoiraiMoE, hidden: Tensor, targets: int, length: int, paths: int
+) -> Mixture:
+    """Read what follows the targets, which are the first variates, `length` tokens each."""
+    last = torch.arange(1, targets + 1, device=hidden.device) * length - 1
+    return network.head(hidden[:, last].unflatten(0, (-1, paths)))
 
 
 def _quantiles(pooled: Mixture, levels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -211,8 +212,6 @@ def save_state(folder: Path, state: State, training: TrainConfig) -> None:
 
 def load_state(folder: Path, state: State) -> State:
     """Read what `save_state` wrote into a state of the same model."""
-    from safetensors import safe_open
-
     with safe_open(folder / STATE_FILE, "pt") as file:
         run = json.loads(file.metadata()["run"])
     if ModelConfig.from_dict(run["model"]) != state.network.config:
