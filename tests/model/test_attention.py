@@ -89,7 +89,7 @@ def test_visibility_is_same_sample_and_not_later() -> None:
         for j in range(9):
             same_sample = BATCH.sample_id[0, i] == BATCH.sample_id[0, j]
             not_later = BATCH.time_id[0, j] <= BATCH.time_id[0, i]
-            assert bool(sight.visible[0, i, j]) == bool(same_sample & not_later)
+            assert bool(sight.blocked[0, i, j] == 0) == bool(same_sample & not_later)
             same = BATCH.variate_id[0, i] == BATCH.variate_id[0, j]
             assert bool(sight.same_variate[0, i, j]) == bool(same)
 
@@ -154,7 +154,7 @@ def test_decoding_is_attention_over_context_and_past(
 def test_a_token_that_is_not_visible_gets_no_gradient(attention: AnyVariateAttention) -> None:
     x = random(1, 9, D_MODEL).requires_grad_(True)
     out, _ = attention(x, angles_of(BATCH), visibility(BATCH, BATCH))
-    visible = visibility(BATCH, BATCH).visible[0]
+    visible = visibility(BATCH, BATCH).blocked[0] == 0
     for i in range(9):
         (gradient,) = torch.autograd.grad(out[0, i].square().sum(), x, retain_graph=True)
         assert ((gradient[0].abs().sum(-1) > 0) == visible[i]).all()

@@ -22,6 +22,7 @@ from moirai_moe_forecaster.model.attention import (
 )
 from moirai_moe_forecaster.model.experts import Experts
 from moirai_moe_forecaster.model.mixture import Mixture, raw_size
+from moirai_moe_forecaster.model.norm import RMSNorm
 from moirai_moe_forecaster.model.rotary import Rotation, rotation
 from moirai_moe_forecaster.model.routing import CentroidRouter, LinearRouter, Routing
 from moirai_moe_forecaster.model.tokens import TokenBatch
@@ -76,9 +77,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.attention_norm = RMSNorm(config.d_model)
         self.attention = AnyVariateAttention(config.d_model, config.num_heads)
-        self.expert_norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.expert_norm = RMSNorm(config.d_model)
         sizes = (config.d_model, config.num_experts, config.experts_per_token)
         self.router: LinearRouter | CentroidRouter = (
             LinearRouter(*sizes)
@@ -136,7 +137,7 @@ class MoiraiMoE(nn.Module):
         self.config = config
         self.embedding = PatchEmbedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.norm = RMSNorm(config.d_model)
         outputs = config.output_patches * raw_size(config.mixture) * config.patch_size
         self.projection = nn.Linear(config.d_model, outputs)
         self._initialise()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,28 @@ def rotate(x: Tensor, angles: Rotation) -> Tensor:
     faster than interleaved pairs. Official weights, trained with interleaved pairs, are reordered
     when they are loaded (`checkpoint`), which leaves every product of query and key as it was.
     """
+    rotated: Tensor = _Rotate.apply(x, angles.cos.to(x.dtype), angles.sin.to(x.dtype))
+    return rotated
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation, whose gradient is the rotation back; in fewer passes than autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, sin, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     quarter = x.shape[-1] // 4
-    first, second, kept = x.split([quarter, quarter, x.shape[-1] - 2 * quarter], -1)
-    cos, sin = angles.cos.to(x.dtype), angles.sin.to(x.dtype)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, kept), -1)
+    first, second = x[..., :quarter], x[..., quarter : 2 * quarter]
+    turned = x.clone()
+    turned[..., :quarter].mul_(cos).addcmul_(second, sin, value=-direction)
+    turned[..., quarter : 2 * quarter].mul_(cos).addcmul_(first, sin, value=direction)
+    return turned
