@@ -185,3 +185,18 @@ def test_anchors_enclose_and_rise(name: str) -> None:
     heights = component.cdf(anchors.sort(0).values)
     assert (heights[0] <= 1e-4).all()
     assert (heights[-1] >= 1 - 1e-4).all()
+
+
+def test_gradients_of_students_t_are_those_of_torch() -> None:
+    df, loc, scale = (p.double() for p in COMPONENTS["student_t"])
+    parameters = [p.clone().requires_grad_() for p in (df, loc, scale)]
+    x = X.double()[:, None]
+    got = StudentT(*parameters).log_prob(x)
+    expected = torch.distributions.StudentT(*parameters).log_prob(x)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
+    for ours, theirs in zip(
+        torch.autograd.grad(got.sum(), parameters),
+        torch.autograd.grad(expected.sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

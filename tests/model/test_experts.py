@@ -79,3 +79,29 @@ def test_gradients_are_those_of_the_loop() -> None:
 def test_the_type_of_the_weights_is_kept() -> None:
     module = experts().to(torch.bfloat16)
     assert module(random(5, D_MODEL).bfloat16(), routing_of(5, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="grouped products came with torch 2.10")
+def test_grouped_products_are_the_loop_over_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_state = torch.random.get_rng_state()
+    module = Experts(16, 8, EXPERTS)
+    assert torch.equal(torch_state, torch.random.get_rng_state())
+    with torch.no_grad():
+        module.weight_in.copy_(random(*module.weight_in.shape))
+        module.weight_out.copy_(random(*module.weight_out.shape, seed=1))
+    x, routing = random(50, 16, seed=3).requires_grad_(), routing_of(50, 2)
+
+    def gradients() -> list[torch.Tensor]:
+        module.zero_grad()
+        inputs = (x, module.weight_in, module.weight_out)
+        output = module(x, routing)
+        return [output, *torch.autograd.grad(output.square().sum(), inputs)]
+
+    looped = gradients()
+    monkeypatch.setattr(module, "_on_cpu", module._on_gpu)
+    for got, expected in zip(gradients(), looped, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = gradients()
+    assert rounded[0].dtype == torch.bfloat16
+    torch.testing.assert_close(rounded[0].float(), looped[0], atol=0.3, rtol=0.1)

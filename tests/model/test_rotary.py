@@ -53,3 +53,20 @@ def test_the_type_of_the_input_is_kept() -> None:
     angles = rotation(torch.arange(300), 8)
     assert rotate(random(300, 8).bfloat16(), angles).dtype == torch.bfloat16
     assert angles.cos.dtype == torch.float32
+
+
+def test_the_gradient_is_that_of_the_formula() -> None:
+    angles = rotation(torch.arange(7).expand(2, 7), 16)
+    x = random(2, 7, 16).requires_grad_()
+    first, second, kept = x.split([4, 4, 8], -1)
+    formula = torch.cat(
+        (
+            first * angles.cos - second * angles.sin,
+            second * angles.cos + first * angles.sin,
+            kept,
+        ),
+        -1,
+    )
+    upstream = random(2, 7, 16, seed=1)
+    got, expected = (torch.autograd.grad(y, x, upstream)[0] for y in (rotate(x, angles), formula))
+    torch.testing.assert_close(got, expected)
