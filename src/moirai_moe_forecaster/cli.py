@@ -406,8 +406,8 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
     from moirai_moe_forecaster.checkpoint import save_checkpoint
     from moirai_moe_forecaster.config import ModelConfig, TrainConfig
+    from moirai_moe_forecaster.training.corpus import read_corpus
     from moirai_moe_forecaster.training.loop import pretrain
-    from moirai_moe_forecaster.training.windows import read_corpus
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger(__package__).setLevel("WARNING" if arguments.quiet else "INFO")

@@ -249,19 +249,40 @@ class TrainConfig:
         Largest norm of the gradient.
     balance_weight : float, default=0.01
         Weight of the load-balancing loss of linear routers.
+    series_balance : float, default=0.5
+        0 weighs all points alike; at 1, every variate of a window has the same weight in all,
+        however long it is. A point weighs (scored points of its variate) ** -series_balance.
     min_points, max_points : int
         Lengths of training windows, drawn log-uniformly between the two.
+    long_share : float, default=0.2
+        Share of windows of `max_points` at once, or as long as their series allows.
     prefix_share : tuple of float, default=(0.1, 0.7)
         Range of the share of a window that only serves its normaliser and bears no loss
         (the paper's masking ratio, 0.3 there), drawn per window.
     synthetic_share : float, default=0.5
         Share of windows from the synthetic generators.
     coupled_share : float, default=0.1
-        Share of windows that are multivariate synthetic systems.
+        Share of windows that are multivariate synthetic systems, half of them with drivers that
+        are known ahead.
+    synthetic_pool : int, default=1024
+        Long synthetic series that are made at a time, half as many short ones and a sixteenth as
+        many systems beside them, for the next `synthetic_pool` * 384 tokens of training. An
+        accelerator makes a larger pool in nearly the same time.
     mixing_share : float, default=0.3
         Share of corpus windows that are convex mixtures of several (TSMixup, arXiv 2403.07815).
-    flip_share, missing_share : float
-        Shares of windows with their sign flipped, and with a stretch made missing.
+    related_share : float, default=0.1
+        Share of corpus windows with 2 to 8 variates: related series over the same time, 0.3 of
+        them with some known ahead.
+    stride_share : float, default=0.15
+        Share of corpus windows that take every s-th point, or means of s points, s between 2 and
+        96 as the series is long enough for.
+    time_flip_share : float, default=0.05
+        Share of windows, but for synthetic systems, that run backwards in time.
+    flip_share : float, default=0.15
+        Share of variates with their sign flipped. A positive scale or a shift would change
+        nothing: the normaliser takes them out.
+    missing_share : float, default=0.15
+        Share of windows of which a stretch, or points one by one, are made missing.
     save_every, log_every, validate_every : int
         Steps between checkpoints, lines of metrics, and validations.
     seed : int, default=0
@@ -282,12 +303,18 @@ class TrainConfig:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     balance_weight: float = 0.01
+    series_balance: float = 0.5
     min_points: int = 20
     max_points: int = 2048
+    long_share: float = 0.2
     prefix_share: tuple[float, float] = (0.1, 0.7)
     synthetic_share: float = 0.5
     coupled_share: float = 0.1
+    synthetic_pool: int = 1024
     mixing_share: float = 0.3
+    related_share: float = 0.1
+    stride_share: float = 0.15
+    time_flip_share: float = 0.05
     flip_share: float = 0.15
     missing_share: float = 0.15
     save_every: int = 100
@@ -305,7 +332,8 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < (field.name != "seed")):
                 raise ConfigError(f"{field.name} must be a positive integer, got {value!r}")
-            if field.name.endswith("_share") and not _all_within(value, 0, 1):
+            fraction = field.name.endswith("_share") or field.name == "series_balance"
+            if fraction and not _all_within(value, 0, 1):
                 raise ConfigError(f"{field.name} must lie within [0, 1], got {value!r}")
             if field.type == "float" and not _all_within(value, 0, math.inf):
                 raise ConfigError(f"{field.name} must be a number of at least 0, got {value!r}")
@@ -316,6 +344,12 @@ class TrainConfig:
             raise ConfigError(f"betas must lie within [0, 1), got {self.betas!r}")
         if self.prefix_share[0] > self.prefix_share[1]:
             raise ConfigError(f"prefix_share must not fall, got {self.prefix_share!r}")
+        for first, second in (
+            ("synthetic_share", "coupled_share"),
+            ("mixing_share", "related_share"),
+        ):
+            if (total := getattr(self, first) + getattr(self, second)) > 1 + 1e-9:
+                raise ConfigError(f"{first} + {second} cannot exceed 1, got {total:g}")
         if self.min_points > self.max_points:
             raise ConfigError(
                 f"min_points ({self.min_points}) cannot exceed max_points ({self.max_points})"

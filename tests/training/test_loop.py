@@ -13,8 +13,8 @@ import torch
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, TrainingError
 from moirai_moe_forecaster.training import loop
+from moirai_moe_forecaster.training.corpus import Source
 from moirai_moe_forecaster.training.loop import learning_rate, pretrain
-from moirai_moe_forecaster.training.windows import Source
 
 MODEL = ModelConfig(
     d_model=16, d_ff=16, num_layers=1, num_heads=1, num_experts=4, experts_per_token=2
@@ -45,7 +45,9 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def test_the_loss_falls_and_metrics_are_written(tmp_path: Path) -> None:
-    longer = TrainConfig(**{**TRAINING.to_dict(), "steps": 60, "learning_rate": 5e-3})
+    plain = {"mixing_share": 0.0, "stride_share": 0.0, "missing_share": 0.0}
+    changes = {"steps": 60, "learning_rate": 5e-3, **plain}
+    longer = TrainConfig(**{**TRAINING.to_dict(), **changes})
     pretrain(MODEL, longer, waves(), tmp_path, progress=False)
     lines = metrics(tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 61))

@@ -1,4 +1,4 @@
-"""Corpora, windows and packing."""
+"""Batches of a step, the kinds of windows in them, and validation."""
 
 from __future__ import annotations
 
@@ -10,118 +10,145 @@ import torch
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training.corpus import Source, hold_out
+from moirai_moe_forecaster.training.packing import TrainingBatch
 from moirai_moe_forecaster.training.windows import (
     BatchMaker,
-    Source,
-    Window,
-    hold_out,
-    pack,
-    read_corpus,
     validation_batches,
 )
 
 MODEL = ModelConfig(
     d_model=16, d_ff=16, num_layers=1, num_heads=1, num_experts=2, experts_per_token=1
 )
-TRAINING = TrainConfig(steps=10, batch_rows=4, row_tokens=32, max_points=512)
+TRAINING = TrainConfig(steps=10, batch_rows=20, row_tokens=32, max_points=256, synthetic_pool=32)
+REAL = TrainConfig(**{**TRAINING.to_dict(), "synthetic_share": 0.0, "coupled_share": 0.0})
 
 
-def sources() -> list[Source]:
+def walks(count: int = 60) -> Source:
     rng = np.random.default_rng(0)
-    lengths = rng.integers(5, 600, 60)
+    lengths = rng.integers(5, 600, count)
     offsets = np.concatenate(([0], lengths.cumsum()))
     points = rng.normal(size=offsets[-1]).cumsum().astype(np.float32)
     points[rng.random(len(points)) < 0.05] = np.nan
-    return [Source("walks", points, offsets, 1.0), Source("few", points[:90], offsets[:1], 0.0)][:1]
+    relation = np.zeros(count, dtype=np.int64)
+    return Source("walks", points, offsets, 1.0, relation, rng.integers(0, 100, count))
+
+
+def same(a: TrainingBatch, b: TrainingBatch) -> bool:
+    pairs = zip((*a.tokens, a.weights), (*b.tokens, b.weights), strict=True)
+    return all(torch.equal(left, right) for left, right in pairs)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    maker = BatchMaker(sources(), MODEL, TRAINING)
+    maker = BatchMaker([walks()], MODEL, TRAINING)
     first, second = maker.batch(3), maker.batch(4)
-    again = BatchMaker(sources(), MODEL, TRAINING).batch(3)
-    assert all(torch.equal(a, b) for a, b in zip(first.tokens, again.tokens, strict=True))
-    assert torch.equal(first.scored, again.scored)
+    fresh = BatchMaker([walks()], MODEL, TRAINING)
+    fresh.batch(200)  # needs other synthetic series
+    assert same(fresh.batch(3), first)
     assert not torch.equal(first.tokens.values, second.tokens.values)
+    other = BatchMaker([walks()], MODEL, TrainConfig(**{**TRAINING.to_dict(), "seed": 1})).batch(3)
+    assert not torch.equal(first.tokens.values, other.tokens.values)
+
+
+def test_parts_of_a_batch_are_the_groups_of_the_whole() -> None:
+    maker = BatchMaker([walks()], MODEL, TRAINING)
+    whole = maker.batch(2)
+    rows = [range(0, 8), range(8, 16), range(16, 20)]
+    for parts, groups in {2: [[0, 2], [1]], 3: [[0], [1], [2]]}.items():
+        for part, mine in enumerate(groups):
+            index = torch.tensor([row for group in mine for row in rows[group]])
+            expected = TrainingBatch(
+                type(whole.tokens)(*(column[index] for column in whole.tokens)),
+                whole.weights[index],
+            )
+            assert same(maker.batch(2, part, parts), expected)
+
+
+def test_more_parts_than_groups_are_refused() -> None:
+    maker = BatchMaker([walks()], MODEL, REAL)
+    with pytest.raises(InvalidInputError, match="20 rows are 3 groups of 8"):
+        maker.batch(0, 3, 4)
+    with pytest.raises(InvalidInputError, match="part 2 of 2"):
+        maker.batch(0, 2, 2)
 
 
 def test_batches_leave_the_global_random_states_alone() -> None:
     torch_state = torch.random.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
-    BatchMaker(sources(), MODEL, TRAINING).batch(0)
+    BatchMaker([walks()], MODEL, TRAINING).batch(0)
     assert torch.equal(torch_state, torch.random.get_rng_state())
     assert (numpy_state == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
 def test_rows_are_full_and_hold_several_samples() -> None:
-    tokens = BatchMaker(sources(), MODEL, TRAINING).batch(0).tokens
-    assert (tokens.sample_id > 0).float().mean() > 0.9
-    assert tokens.sample_id.amax(1).float().mean() > 1
-    assert tokens.values.isfinite().all()
+    maker = BatchMaker([walks()], MODEL, TRAINING)
+    batches = [maker.batch(step) for step in range(5)]
+    samples = torch.cat([batch.tokens.sample_id for batch in batches])
+    assert (samples > 0).float().mean() > 0.98
+    assert samples.amax(1).float().mean() > 1
+    assert all(batch.tokens.values.isfinite().all() for batch in batches)
 
 
-def test_scored_points_are_observed_targets_after_the_prefix() -> None:
-    batch = BatchMaker(sources(), MODEL, TRAINING).batch(1)
-    assert (batch.scored <= batch.tokens.observed).all()
-    assert not batch.scored[batch.tokens.known_future].any()
-    assert batch.scored.any()
+def test_tokens_of_a_variate_stand_beside_each_other_in_order_of_time() -> None:
+    tokens = BatchMaker([walks()], MODEL, TRAINING).batch(0).tokens
+    same_variate = (tokens.sample_id[:, 1:] == tokens.sample_id[:, :-1]) & (
+        tokens.variate_id[:, 1:] == tokens.variate_id[:, :-1]
+    )
+    same_variate &= tokens.sample_id[:, 1:] > 0
+    assert (tokens.time_id.diff(dim=1)[same_variate] == 1).all()
+    starts = ~same_variate & (tokens.sample_id[:, 1:] > 0)
+    begins = torch.where(tokens.known_future, -MODEL.output_patches, 0)[:, 1:]
+    assert torch.equal(tokens.time_id[:, 1:][starts], begins[starts])
+    assert tokens.known_future.any()
 
 
-def test_a_window_is_standardised_by_its_prefix() -> None:
-    values = np.concatenate((np.tile([4.0, 6.0], 8), np.full(16, 11.0))).astype(np.float32)
-    batch = pack([[Window(values[None], 16, 0)]], 4, MODEL)
-    scale = np.tile([4.0, 6.0], 8).std(ddof=1)
-    expected = torch.from_numpy((values - 5) / scale).float().view(2, 16)
-    torch.testing.assert_close(batch.tokens.values[0, :2], expected)
-    assert not batch.scored[0, 0].any()
-    assert batch.scored[0, 1].all()
+def test_scored_points_are_observed_targets() -> None:
+    batch = BatchMaker([walks()], MODEL, TRAINING).batch(1)
+    scored = batch.weights > 0
+    assert (scored <= batch.tokens.observed).all()
+    assert not scored[batch.tokens.known_future].any()
+    assert scored.float().mean() > 0.3
 
 
-def test_a_window_is_padded_on_the_left() -> None:
-    batch = pack([[Window(np.arange(20, dtype=np.float32)[None], 10, 0)]], 3, MODEL)
-    assert batch.tokens.observed[0, 0].tolist() == [False] * 12 + [True] * 4
-    assert batch.tokens.sample_id[0].tolist() == [1, 1, 0]
-    assert batch.scored[0].sum() == 10
+def test_points_may_lie_in_a_file(tmp_path: Path) -> None:
+    source = walks()
+    mapped = np.memmap(tmp_path / "points", np.float32, "w+", shape=source.points.shape)
+    mapped[:] = source.points
+    there = BatchMaker([source._replace(points=mapped)], MODEL, REAL).batch(0)
+    assert same(there, BatchMaker([source], MODEL, REAL).batch(0))
 
 
-def test_known_future_variates_stand_earlier_and_bear_no_loss() -> None:
-    values = np.random.default_rng(0).normal(size=(2, 48)).astype(np.float32)
-    batch = pack([[Window(values, 16, 1)]], 6, MODEL)
-    assert batch.tokens.time_id[0].tolist() == [0, 1, 2, -1, 0, 1]
-    assert batch.tokens.known_future[0].tolist() == [False] * 3 + [True] * 3
-    assert not batch.scored[0, 3:].any()
-
-
-def test_held_out_stretches_are_not_trained_on() -> None:
-    training, validation = hold_out(sources())
-    whole = sources()[0]
-    cut = training[0].lengths - whole.lengths
-    assert (cut < 0).sum() == len(validation) > 0
-    for series in validation:
-        assert len(series) in whole.lengths
+def test_held_out_stretches_are_not_trained_on_and_validated_on() -> None:
+    (kept,), validation = hold_out([walks()])
+    points = kept.points.copy()
+    for index, length in enumerate(kept.lengths):
+        end = kept.offsets[index + 1]
+        points[kept.offsets[index] + length : end] = 1e30
+    poisoned = kept._replace(points=points)
+    maker = BatchMaker([poisoned], MODEL, REAL)
+    plain = BatchMaker([kept], MODEL, REAL)
+    assert all(same(maker.batch(step), plain.batch(step)) for step in range(5))
     batches = validation_batches(validation, MODEL, TRAINING, rows=2)
-    assert batches[0].scored.any()
+    assert set(batches[0].weights.unique().tolist()) == {0.0, 1.0}
 
 
-def test_corpora_are_read_from_parquet(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="needs the extra train")
-    import pyarrow.parquet as parquet
-
-    table = pa.table({"unique_id": ["a", "b"], "y": [[1.0, 2.0, np.nan], [5.0]]})
-    parquet.write_table(table, tmp_path / "one.parquet")
-    (source,) = read_corpus(tmp_path, {"one": 2.0})
-    np.testing.assert_array_equal(source.series(0), np.array([1, 2, np.nan], dtype=np.float32))
-    np.testing.assert_array_equal(source.series(1), [5])
-    (plain,) = read_corpus(tmp_path)
-    assert source.weight == 2 * plain.weight
-    (less,) = read_corpus(tmp_path, exclude={"one": ["a"]})
-    assert less.lengths.tolist() == [1]
-    np.testing.assert_array_equal(less.series(0), [5])
-    with pytest.raises(InvalidInputError, match="no series"):
-        read_corpus(tmp_path, exclude={"one": ["c"]})
-
-
-def test_missing_corpora_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"no \.parquet file"):
-        read_corpus(tmp_path)
+def test_batches_without_a_corpus_are_synthetic_or_refused() -> None:
     with pytest.raises(InvalidInputError, match="there is no corpus"):
         BatchMaker([], MODEL, TRAINING)
+    shares = {"synthetic_share": 0.5, "coupled_share": 0.5}
+    synthetic = TrainConfig(**{**TRAINING.to_dict(), **shares})
+    tokens = BatchMaker([], MODEL, synthetic).batch(0).tokens
+    assert (tokens.variate_id > 0).any()
+    assert tokens.known_future.any()
+    short = Source("short", np.zeros(12, np.float32), np.array([0, 12]), 1.0)
+    with pytest.raises(InvalidInputError, match="min_points = 20"):
+        BatchMaker([short], MODEL, REAL)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_batch_made_on_a_gpu_is_that_of_the_cpu() -> None:
+    cpu = BatchMaker([walks()], MODEL, REAL).batch(0)
+    gpu = BatchMaker([walks()], MODEL, REAL, device="cuda").batch(0).to("cpu")
+    for ours, theirs in zip((*cpu.tokens, cpu.weights), (*gpu.tokens, gpu.weights), strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)

@@ -21,14 +21,10 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, TrainingError
 from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.training.corpus import Source, hold_out
 from moirai_moe_forecaster.training.objective import training_loss
-from moirai_moe_forecaster.training.windows import (
-    BatchMaker,
-    Source,
-    TrainingBatch,
-    hold_out,
-    validation_batches,
-)
+from moirai_moe_forecaster.training.packing import TrainingBatch
+from moirai_moe_forecaster.training.windows import BatchMaker, validation_batches
 
 log = logging.getLogger(__name__)
 

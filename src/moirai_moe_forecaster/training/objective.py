@@ -14,7 +14,7 @@ from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches
 
 
 class Loss(NamedTuple):
-    """The two terms, and how many points the first is a mean over."""
+    """The two terms, and the sum of weights of the points that the first is a mean over."""
 
     likelihood: Tensor
     balance: Tensor
@@ -43,23 +43,27 @@ def next_patch_losses(mixture: Mixture, targets: Tensor, counted: Tensor) -> Ten
     return torch.where(counted, losses, 0.0)
 
 
-def training_loss(network: MoiraiMoE, tokens: TokenBatch, scored: Tensor) -> Loss:
+def training_loss(network: MoiraiMoE, tokens: TokenBatch, weights: Tensor) -> Loss:
     """Run the network over packed sequences and return its mean losses.
 
     Parameters
     ----------
     network : MoiraiMoE
     tokens : TokenBatch
-    scored : Tensor of bool, (batch, token, patch_size)
-        Points that bear loss when a token predicts them.
+    weights : Tensor, (batch, token, patch_size)
+        What a point weighs when a token predicts it; 0 where it bears no loss.
     """
     output = network.encode(tokens)
-    targets, counted = next_patches(tokens._replace(observed=scored), network.config.output_patches)
+    count = network.config.output_patches
+    targets, counted = next_patches(tokens._replace(observed=weights > 0), count)
+    weighing, _ = next_patches(tokens._replace(values=weights.float()), count)
     predicting = counted.flatten(2).any(-1)
     counted = counted[predicting]
     mixture = network.head(output.hidden[predicting])
     losses = next_patch_losses(mixture, targets[predicting], counted)
-    points = counted.sum()
+    weighing = torch.where(counted, weighing[predicting], 0.0)
+    points = weighing.sum()
     valid = (tokens.sample_id > 0).flatten()
     balance = torch.stack([balance_loss(routing, valid) for routing in output.routings]).mean()
-    return Loss(losses.sum() / points.clamp_min(1), balance, points)
+    likelihood = (weighing * losses).sum() / points.clamp_min(torch.finfo(points.dtype).tiny)
+    return Loss(likelihood, balance, points)

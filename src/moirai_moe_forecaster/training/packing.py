@@ -1,0 +1,259 @@
+"""From windows to packed rows of tokens: standardise, cut into patches, lay end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.training.corpus import Array, Integers
+
+LARGEST_TARGET = 20.0
+# no standardised context of up to this number squared of points holds a larger value, so that
+# what a forecast can be asked with is trained on unchanged
+LARGEST_INPUT = 64.0
+TYPICAL_SCORED = 512
+
+
+class TrainingBatch(NamedTuple):
+    """Packed sequences and what their points weigh in the loss.
+
+    Attributes
+    ----------
+    tokens : TokenBatch
+    weights : Tensor, (row, token, patch_size)
+        Weight of a point when a token predicts it; 0 where it bears no loss: before the end of the
+        prefix, where missing, of covariates known ahead, beyond `LARGEST_TARGET` deviations.
+    """
+
+    tokens: TokenBatch
+    weights: Tensor
+
+    def to(self, device: torch.device | str) -> TrainingBatch:
+        """Return the same batch on another device."""
+        return TrainingBatch(self.tokens.to(device), self.weights.to(device, non_blocking=True))
+
+
+class Window(NamedTuple):
+    """One training window.
+
+    Attributes
+    ----------
+    values : ndarray, (variate, time)
+        NaN where missing.
+    prefix : int
+        Points at the start that serve the normaliser only.
+    known_future : int
+        How many of the last variates are covariates known ahead, which bear no loss.
+    """
+
+    values: Array
+    prefix: int
+    known_future: int
+
+
+class Placement(NamedTuple):
+    """Windows (window,) in the order in which rows take them, with the row of each.
+
+    `tokens` is per variate, `length` and `prefix` in points.
+    """
+
+    row: Integers
+    tokens: Integers
+    variates: Integers
+    known_future: Integers
+    length: Integers
+    prefix: Integers
+
+
+def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[int, int, int, int]]:
+    """Place windows into rows until no row has room for two tokens, or the windows are used up.
+
+    As many windows as the rows can hold are placed the largest first, each where it leaves the
+    least room (best-fit decreasing), so that long ones stay long; later ones fill the gaps. A
+    window that fits nowhere is shortened to the largest gap, and loses its last variates where not
+    two tokens of each fit.
+
+    Parameters
+    ----------
+    needs : sequence of (int, int)
+        Tokens per variate and variates of each window.
+    free : list of int
+        Free tokens of each row; is updated.
+
+    Returns
+    -------
+    list of (int, int, int, int)
+        Window, row, tokens per variate, variates.
+    """
+    total = np.cumsum([tokens * variates for tokens, variates in needs])
+    enough = int(np.searchsorted(total, sum(free))) + 1
+    order = list(range(len(needs)))
+    order[:enough] = sorted(order[:enough], key=lambda i: -needs[i][0] * needs[i][1])
+    placed = []
+    for window in order:
+        largest = max(free)
+        if largest < 2:
+            break
+        tokens, variates = needs[window]
+        if tokens * variates > largest:
+            variates = min(variates, largest // 2)
+            tokens = min(tokens, largest // variates)
+        need = tokens * variates
+        _, row = min((room, row) for row, room in enumerate(free) if room >= need)
+        free[row] -= need
+        placed.append((window, row, tokens, variates))
+    return placed
+
+
+def pack(
+    packed: Sequence[Sequence[Window]],
+    row_tokens: int,
+    model: ModelConfig,
+    series_balance: float = 0.0,
+    device: torch.device | str = "cpu",
+) -> TrainingBatch:
+    """Make a batch of windows that are given as numbers, row by row, each with its sample id."""
+    windows = [(row, window) for row, inside in enumerate(packed) for window in inside]
+    lengths = np.array([window.values.shape[1] for _, window in windows])
+    placement = Placement(
+        np.array([row for row, _ in windows]),
+        -(-lengths // model.patch_size),
+        np.array([len(window.values) for _, window in windows]),
+        np.array([window.known_future for _, window in windows]),
+        lengths,
+        np.array([window.prefix for _, window in windows]),
+    )
+    width = placement.tokens.max() * model.patch_size
+    values = np.full((placement.variates.sum(), width), np.nan, dtype=np.float32)
+    variate = 0
+    for _, window in windows:
+        values[variate : variate + len(window.values), width - window.values.shape[1] :] = (
+            window.values
+        )
+        variate += len(window.values)
+    shape = (len(packed), row_tokens)
+    return assemble(torch.from_numpy(values).to(device), placement, shape, model, series_balance)
+
+
+def assemble(
+    values: Tensor,
+    placement: Placement,
+    shape: tuple[int, int],
+    model: ModelConfig,
+    series_balance: float,
+) -> TrainingBatch:
+    """Standardise variates by their prefixes and scatter their patches into rows.
+
+    Parameters
+    ----------
+    values : Tensor, (variate, time)
+        Of all windows, one after another, at the right end of a width of whole patches; NaN where
+        missing and before the first point.
+    placement : Placement
+    shape : (int, int)
+        Rows, and tokens of each.
+    model : ModelConfig
+    series_balance : float
+        As in `TrainConfig`.
+
+    Returns
+    -------
+    TrainingBatch
+        On the device of `values`.
+    """
+    width = values.shape[1]
+    known, ends = _per_variate(placement, width, model.patch_size)
+    points, observed, weights = _standardise(
+        values,
+        torch.from_numpy(ends).to(values.device),
+        torch.from_numpy(known).to(values.device),
+        model,
+        series_balance,
+    )
+    index, ids = _layout(placement, known, shape, width // model.patch_size, model)
+    patch = torch.from_numpy(index).to(values.device)
+    time_id, variate_id, sample_id, known_future = torch.from_numpy(ids).to(values.device)
+    filled = (sample_id > 0)[..., None]
+    cut = [part.view(-1, model.patch_size)[patch] for part in (points, observed, weights)]
+    points, observed, weights = (torch.where(filled, part, 0) for part in cut)
+    tokens = TokenBatch(
+        points, observed.bool(), time_id, variate_id, sample_id, known_future.bool()
+    )
+    return TrainingBatch(tokens, weights)
+
+
+def _standardise(
+    values: Tensor, ends: Tensor, known: Tensor, model: ModelConfig, series_balance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Network inputs, what of them is observed, and loss weights, (variate, time) each.
+
+    Covariates known ahead are standardised as a whole, as they are when a forecast is asked for.
+    """
+    observed = values.abs() < torch.inf
+    values = torch.where(observed, values, 0.0)
+    time = torch.arange(values.shape[1], device=values.device)
+    prefix_end, first_end = ends[..., None]
+    basis = observed & ((time < prefix_end) | known[:, None])
+    points = fit_normaliser(values, basis, model.scale_rule).standardise(values)
+    bears_loss = (basis.any(1) & ~known)[:, None]
+    scored = observed & (time >= torch.maximum(prefix_end, first_end)) & bears_loss
+    scored &= points.abs() < LARGEST_TARGET
+    count = scored.sum(1, keepdim=True).clamp_min(1)
+    weights = scored * (count / TYPICAL_SCORED) ** -series_balance
+    return points.clamp(-LARGEST_INPUT, LARGEST_INPUT), observed, weights
+
+
+def _per_variate(
+    placement: Placement, width: int, patch_size: int
+) -> tuple[NDArray[np.bool_], Integers]:
+    """Whether each variate is known ahead, and the columns in which its prefix and its first
+    patch, which no token predicts, end: (2, variate)."""
+    of = np.repeat(np.arange(len(placement.row)), placement.variates)
+    known = _count_within(placement.variates) >= (placement.variates - placement.known_future)[of]
+    prefix_end = width - placement.length + placement.prefix
+    first_end = width - (placement.tokens - 1) * patch_size
+    return known, np.stack((prefix_end[of], first_end[of]))
+
+
+def _layout(
+    placement: Placement,
+    known: NDArray[np.bool_],
+    shape: tuple[int, int],
+    width: int,
+    model: ModelConfig,
+) -> tuple[Integers, Integers]:
+    """Which patch each place of each row takes, and its time, variate and sample id and whether
+    it is of a covariate known ahead."""
+    tokens = np.repeat(placement.tokens, placement.variates)
+    of = np.repeat(np.arange(len(tokens)), tokens)
+    time = _count_within(tokens)
+    per_window = placement.tokens * placement.variates
+    per_row = np.bincount(placement.row, per_window, minlength=shape[0]).astype(np.int64)
+    place = np.repeat(np.arange(shape[0]) * shape[1], per_row) + _count_within(per_row)
+    samples = np.bincount(placement.row, minlength=shape[0])
+    sample = 1 + _count_within(samples)
+
+    index = np.zeros(shape, dtype=np.int64)
+    index.ravel()[place] = of * width + (width - tokens[of]) + time
+    ids = np.zeros((4, *shape), dtype=np.int64)
+    time_id, variate_id, sample_id, known_future = ids.reshape(4, -1)
+    shift = model.output_patches if model.shift_known_future else 0
+    time_id[place] = time - shift * known[of]
+    variate_id[place] = _count_within(placement.variates)[of]
+    sample_id[place] = np.repeat(sample, per_window)
+    known_future[place] = known[of]
+    return index, ids
+
+
+def _count_within(counts: Integers) -> Integers:
+    """Concatenate ``arange(count)`` of all counts."""
+    ends = counts.cumsum()
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -1,0 +1,178 @@
+"""Readers of corpora, what is held out, and how often each source is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training.corpus import (
+    LARGEST_SOURCE_SHARE,
+    Source,
+    calendar_steps,
+    corpus_from_frame,
+    corpus_from_series,
+    hold_out,
+    read_corpus,
+    source_shares,
+)
+
+
+def write(folder: Path, **columns: object) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra train")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pa.table(columns), folder / "one.parquet")
+
+
+def test_corpora_are_read_from_parquet(tmp_path: Path) -> None:
+    write(tmp_path, unique_id=["a", "b"], y=[[1.0, 2.0, np.nan], [5.0]])
+    (source,) = read_corpus(tmp_path, {"one": 2.0})
+    np.testing.assert_array_equal(source.series(0), np.array([1, 2, np.nan], dtype=np.float32))
+    np.testing.assert_array_equal(source.series(1), [5])
+    assert source.relation is None
+    (plain,) = read_corpus(tmp_path)
+    assert source.weight == 2 * plain.weight
+    (less,) = read_corpus(tmp_path, exclude={"one": ["a"]})
+    assert less.lengths.tolist() == [1]
+    np.testing.assert_array_equal(less.series(0), [5])
+    with pytest.raises(InvalidInputError, match="no series"):
+        read_corpus(tmp_path, exclude={"one": ["c"]})
+
+
+def test_series_of_one_frequency_or_else_of_one_length_are_related(tmp_path: Path) -> None:
+    starts = pd.to_datetime(["2020-01-01", "2020-01-03", "2020-01-01", None, None, None])
+    write(
+        tmp_path,
+        y=[[1.0] * n for n in (3, 4, 3, 5, 5, 6)],
+        freq=["D", "D", "MS", "D", "D", "D"],
+        start=starts.to_numpy(),
+    )
+    (source,) = read_corpus(tmp_path)
+    assert source.relation is not None
+    assert source.clock is not None
+    first, second, monthly, unknown, alike, other = source.relation.tolist()
+    assert first == second
+    assert unknown == alike
+    assert len({first, monthly, unknown, other}) == 4
+    assert source.clock[1] - source.clock[0] == 2
+
+
+def test_corpora_that_are_none_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"no \.parquet file"):
+        read_corpus(tmp_path)
+    write(tmp_path, x=[1.0])
+    with pytest.raises(InvalidInputError, match="no column 'y'"):
+        read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("freq", "aliases"),
+    [
+        ("h", "h"),
+        ("15min", "15min"),
+        ("D", "D"),
+        ("B", "B"),
+        ("W-MON", "W-MON"),
+        ("2W", "2W"),
+        ("MS", "MS"),
+        ("QS-OCT", "QS-OCT"),
+        ("YS", "YS"),
+        ("ME", "ME"),
+    ],
+)
+def test_successive_times_of_a_frequency_have_successive_numbers(freq: str, aliases: str) -> None:
+    times = pd.date_range("1968-02-05", periods=50, freq=aliases).to_numpy()
+    steps = calendar_steps(times, freq)
+    assert (np.diff(steps) == 1).all()
+
+
+def test_an_unknown_frequency_is_named() -> None:
+    with pytest.raises(InvalidInputError, match="fortnightly"):
+        calendar_steps(np.array(["2020-01-01"], dtype="datetime64[ns]"), "fortnightly")
+
+
+def frame() -> pd.DataFrame:
+    days = pd.to_datetime(["2020-01-03", "2020-01-01", "2020-01-02", "2020-01-01", "2020-01-04"])
+    return pd.DataFrame(
+        {
+            "item_id": ["a", "a", "b", "b", "b"],
+            "timestamp": days,
+            "target": [3.0, 1.0, 20.0, 10.0, None],
+            "other": [-3.0, -1.0, -20.0, -10.0, -40.0],
+        }
+    )
+
+
+def test_a_frame_gives_a_series_per_item_in_order_of_time() -> None:
+    source = corpus_from_frame(frame())
+    np.testing.assert_array_equal(source.series(0), [1, 3])
+    np.testing.assert_array_equal(source.series(1), [10, 20, np.nan])
+    assert source.relation is not None
+    assert source.relation[0] != source.relation[1]
+
+
+def test_with_a_frequency_absent_rows_are_missing_and_items_share_a_calendar() -> None:
+    source = corpus_from_frame(frame(), freq="D")
+    np.testing.assert_array_equal(source.series(0), [1, np.nan, 3])
+    np.testing.assert_array_equal(source.series(1), [10, 20, np.nan, np.nan])
+    assert source.relation is not None
+    assert source.clock is not None
+    assert source.relation[0] == source.relation[1]
+    assert source.clock[0] == source.clock[1]
+
+
+def test_columns_of_an_item_are_related_variates() -> None:
+    source = corpus_from_frame(frame(), target_columns=["target", "other"], freq="D")
+    np.testing.assert_array_equal(source.series(1), [-1, np.nan, -3])
+    np.testing.assert_array_equal(source.series(3), [-10, -20, np.nan, -40])
+    assert source.relation is not None
+    assert source.relation.tolist() == [0, 0, 1, 1]
+
+
+def test_frames_that_are_no_corpus_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no columns"):
+        corpus_from_frame(frame(), target_columns="sales")
+    with pytest.raises(InvalidInputError, match="item 'b' has two rows"):
+        corpus_from_frame(pd.concat((frame(), frame().tail(1))))
+    with pytest.raises(InvalidInputError, match="needs an id"):
+        corpus_from_frame(frame().assign(item_id=None))
+    with pytest.raises(InvalidInputError, match="needs an id"):
+        corpus_from_frame(frame().head(0))
+
+
+def test_any_iterable_of_arrays_is_a_corpus() -> None:
+    source = corpus_from_series((np.arange(n) for n in (3, 5)), factor=3.0)
+    assert source.lengths.tolist() == [3, 5]
+    np.testing.assert_array_equal(source.series(1), np.arange(5))
+    assert source.weight == pytest.approx(3 * 8**0.4)
+    with pytest.raises(InvalidInputError, match="series 1 has shape"):
+        corpus_from_series([np.zeros(3), np.zeros((2, 3))])
+    with pytest.raises(InvalidInputError, match="no series"):
+        corpus_from_series([])
+
+
+def test_the_last_fifth_of_every_twentieth_series_is_held_out() -> None:
+    lengths = np.arange(30, 130)
+    points = np.arange(lengths.sum(), dtype=np.float32)
+    whole = Source("numbers", points, np.append(0, lengths.cumsum()), 1.0)
+    (kept,), validation = hold_out([whole])
+    cut = whole.lengths - kept.lengths
+    assert np.flatnonzero(cut).tolist() == [10, 30, 50, 70, 90]
+    assert np.array_equal(cut[cut > 0], whole.lengths[cut > 0] // 5)
+    assert np.shares_memory(kept.points, whole.points)
+    for index, series in zip(np.flatnonzero(cut), validation, strict=True):
+        np.testing.assert_array_equal(series, whole.series(index))
+        np.testing.assert_array_equal(kept.series(index), series[: len(series) - len(series) // 5])
+
+
+def test_no_source_is_drawn_more_often_than_the_cap() -> None:
+    shares = source_shares([1, 2, 4, 1000, 500, *[1] * 20])
+    assert shares.sum() == pytest.approx(1)
+    assert shares.max() == pytest.approx(LARGEST_SOURCE_SHARE)
+    assert shares[1] == pytest.approx(2 * shares[0])
+    np.testing.assert_allclose(source_shares([1, 99]), [0.5, 0.5])
+    np.testing.assert_allclose(source_shares([1, 0, 99]), [0.5, 0, 0.5])
