@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +109,23 @@ class Catalogue(NamedTuple):
     relation: Integers
 
 
+class _Rows:
+    """Hands out the rows of a table one after another."""
+
+    def __init__(self, table: Floats) -> None:
+        self._table = table
+        self._next = 0
+
+    def one(self) -> Floats:
+        """Next row."""
+        return self.some(1)[:, 0]
+
+    def some(self, count: int) -> Floats:
+        """Next rows as columns."""
+        self._next += count
+        return self._table[self._next - count : self._next].T
+
+
 def catalogue(sources: Sequence[Source], min_points: int) -> Catalogue:
     """List the series of `sources` that have at least `min_points`.
 
@@ -180,53 +197,54 @@ class WindowDrawer:
             Their arrays follow those of the corpus in number.
         """
         config = self._training
-        u = iter(uniforms)
-        kind = next(u)
+        u = _Rows(uniforms)
+        kind = u.one()
         system = kind < config.coupled_share
         corpus = kind >= config.coupled_share + config.synthetic_share
-        use = next(u)
+        use = u.one()
         related = corpus & (use < config.related_share)
         mixed = corpus & ~related & (use < config.related_share + config.mixing_share)
         room = max(config.row_tokens // 2, 1)  # two tokens of every variate
         variates = min(LARGEST_SYSTEM, room), min(MOST_RELATED, room)
-        most = np.select([system, related, mixed], [*variates, MOST_MIXED], 1)
-        pieces = np.where(most > 1, 2 + pick(next(u), most - 1), 1)
-        length = self._lengths(next(u), next(u), np.where(mixed, 1, pieces))
+        most = np.where(mixed, MOST_MIXED, 1)
+        most[system], most[related] = variates
+        pieces = np.where(most > 1, 2 + pick(u.one(), most - 1), 1)
+        length = self._lengths(u.one(), u.one(), np.where(mixed, 1, pieces))
 
         array, begin, size, series = self._origins(u, corpus, mixed, system, length, pools)
         parts = np.arange(MOST_MIXED) < np.where(mixed, pieces, 1)[:, None]
         shortest = np.where(parts, size, size.max()).min(1)
         feasible = np.searchsorted(STRIDES * FEWEST_STRIDED, shortest, side="right")
-        strided = (next(u) < config.stride_share) & corpus & (feasible > 0)
-        stride = np.where(strided, STRIDES[pick(next(u), np.maximum(feasible, 1))], 1)
-        block = np.where(next(u) < 0.5, stride, 1)
+        strided = (u.one() < config.stride_share) & corpus & (feasible > 0)
+        stride = np.where(strided, STRIDES[pick(u.one(), np.maximum(feasible, 1))], 1)
+        block = np.where(u.one() < 0.5, stride, 1)
         length = np.minimum(length, shortest // stride)
         span = length * stride
-        start = pick(_rows(u, MOST_MIXED), size - np.minimum(span[:, None], size) + 1)
+        start = pick(u.some(MOST_MIXED), size - np.minimum(span[:, None], size) + 1)
 
         first = np.zeros((len(kind), MOST_RELATED), dtype=np.int64)
         first[:, :MOST_MIXED] = begin + start
         variate = pools.systems.shape[2] * np.arange(MOST_RELATED)
         first[system] = (begin + start)[system, :1] + variate
-        nearness = _rows(u, len(NEIGHBOURS))
+        nearness = u.some(len(NEIGHBOURS))
         if related.any():
             base = series[related, 0], start[related, 0], span[related]
             first[related], pieces[related] = self._companions(
                 *base, pieces[related], nearness[related]
             )
-        known = pick(next(u), np.maximum(pieces - 1, 1)) + 1
-        known = np.where(next(u) < KNOWN_RELATED, known, 0) * (related & (pieces > 1))
-        known = np.where(system & (next(u) < 0.5), pieces - 1, known)
+        known = pick(u.one(), np.maximum(pieces - 1, 1)) + 1
+        known = np.where(u.one() < KNOWN_RELATED, known, 0) * (related & (pieces > 1))
+        known = np.where(system & (u.one() < 0.5), pieces - 1, known)
 
-        backwards = (next(u) < config.time_flip_share) & ~system  # effects follow their causes
+        backwards = (u.one() < config.time_flip_share) & ~system  # effects follow their causes
         first += np.where(backwards, span - stride, 0)[:, None]
-        flipped = _rows(u, MOST_RELATED) < config.flip_share
+        flipped = u.some(MOST_RELATED) < config.flip_share
         flipped = np.where(mixed[:, None], flipped[:, :1], flipped)
         low, high = config.prefix_share
-        prefix = low + next(u) * (high - low)
-        missing = next(u) < config.missing_share
-        scatter = next(u) < 0.5
-        amount = next(u)
+        prefix = low + u.one() * (high - low)
+        missing = u.one() < config.missing_share
+        scatter = u.one() < 0.5
+        amount = u.one()
         parts = parts & mixed[:, None]
         weights = np.where(parts, gammas.T, 0.0)
         return Draws(
@@ -243,7 +261,7 @@ class WindowDrawer:
             prefix=prefix,
             scattered=np.where(missing & scatter, 0.4 * amount, 0.0),
             stretch=np.where(missing & ~scatter, 0.3 * amount, 0.0),
-            stretch_at=next(u),
+            stretch_at=u.one(),
         )
 
     def _lengths(self, u: Floats, long: Floats, variates: Integers) -> Integers:
@@ -256,7 +274,7 @@ class WindowDrawer:
 
     def _origins(
         self,
-        u: Iterator[Floats],
+        u: _Rows,
         corpus: Booleans,
         mixed: Booleans,
         system: Booleans,
@@ -265,9 +283,9 @@ class WindowDrawer:
     ) -> tuple[Integers, Integers, Integers, Integers]:
         """Pick the series of each window: array (window, MOST_RELATED) and, for up to MOST_MIXED
         parts, where the series begins, its size and its number in the catalogue."""
-        picks = _rows(u, MOST_MIXED)
-        short = ~system & (next(u) < 0.5) & (length <= SHORT_LENGTH)
-        index = np.select([short, system], [1, 2], 0)
+        picks = u.some(MOST_MIXED)
+        short = ~system & (u.one() < 0.5) & (length <= SHORT_LENGTH)
+        index = np.where(system, 2, short)
         count, variates, time = np.array([pool.shape for pool in pools])[index].T
         begin = (pick(picks[:, 0], count) * variates * time)[:, None].repeat(MOST_MIXED, 1)
         size = time[:, None].repeat(MOST_MIXED, 1)
@@ -317,7 +335,3 @@ class WindowDrawer:
 def pick(u: Floats, count: Integers) -> Integers:
     """Turn uniform numbers into indices below `count`."""
     return np.minimum((u * count).astype(np.int64), count - 1)
-
-
-def _rows(u: Iterator[Floats], count: int) -> Floats:
-    return np.stack([next(u) for _ in range(count)], 1)

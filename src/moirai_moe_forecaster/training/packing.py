@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.corpus import Array, Integers
 
@@ -169,88 +168,79 @@ def assemble(
     TrainingBatch
         On the device of `values`.
     """
-    width = values.shape[1]
-    known, ends = _per_variate(placement, width, model.patch_size)
-    points, observed, weights = _standardise(
-        values,
-        torch.from_numpy(ends).to(values.device),
-        torch.from_numpy(known).to(values.device),
-        model,
-        series_balance,
-    )
-    index, ids = _layout(placement, known, shape, width // model.patch_size, model)
-    patch = torch.from_numpy(index).to(values.device)
-    time_id, variate_id, sample_id, known_future = torch.from_numpy(ids).to(values.device)
+    size, device = model.patch_size, values.device
+    table, basis_end = _lay_out(placement, shape, values.shape[1], model)
+    variate, patch, first_scored, *ids = torch.from_numpy(table).to(device)
+    time_id, variate_id, sample_id, known_future = ids
+    time = torch.arange(values.shape[1], device=device)
+    basis = (values.abs() < torch.inf) & (time < torch.from_numpy(basis_end).to(device)[:, None])
+    normaliser = fit_normaliser(values, basis, model.scale_rule)
+
+    raw = values.view(-1, size)[patch]
     filled = (sample_id > 0)[..., None]
-    cut = [part.view(-1, model.patch_size)[patch] for part in (points, observed, weights)]
-    points, observed, weights = (torch.where(filled, part, 0) for part in cut)
+    observed = (raw.abs() < torch.inf) & filled
+    own = Normaliser(*(part[variate] for part in normaliser))
+    points = torch.where(filled, own.standardise(torch.where(observed, raw, 0.0)), 0.0)
+    scored = observed & (torch.arange(size, device=device) >= first_scored[..., None])
+    scored &= (points.abs() < LARGEST_TARGET) & basis.any(1)[variate][..., None]
+    count = torch.zeros(len(values), device=device)
+    count.index_add_(0, variate.flatten(), scored.sum(-1).flatten().float())
+    weight = (count.clamp_min(1) / TYPICAL_SCORED) ** -series_balance
     tokens = TokenBatch(
-        points, observed.bool(), time_id, variate_id, sample_id, known_future.bool()
+        points.clamp(-LARGEST_INPUT, LARGEST_INPUT),
+        observed,
+        time_id,
+        variate_id,
+        sample_id,
+        known_future.bool(),
     )
-    return TrainingBatch(tokens, weights)
+    return TrainingBatch(tokens, scored * weight[variate][..., None])
 
 
-def _standardise(
-    values: Tensor, ends: Tensor, known: Tensor, model: ModelConfig, series_balance: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Network inputs, what of them is observed, and loss weights, (variate, time) each.
-
-    Covariates known ahead are standardised as a whole, as they are when a forecast is asked for.
-    """
-    observed = values.abs() < torch.inf
-    values = torch.where(observed, values, 0.0)
-    time = torch.arange(values.shape[1], device=values.device)
-    prefix_end, first_end = ends[..., None]
-    basis = observed & ((time < prefix_end) | known[:, None])
-    points = fit_normaliser(values, basis, model.scale_rule).standardise(values)
-    bears_loss = (basis.any(1) & ~known)[:, None]
-    scored = observed & (time >= torch.maximum(prefix_end, first_end)) & bears_loss
-    scored &= points.abs() < LARGEST_TARGET
-    count = scored.sum(1, keepdim=True).clamp_min(1)
-    weights = scored * (count / TYPICAL_SCORED) ** -series_balance
-    return points.clamp(-LARGEST_INPUT, LARGEST_INPUT), observed, weights
-
-
-def _per_variate(
-    placement: Placement, width: int, patch_size: int
-) -> tuple[NDArray[np.bool_], Integers]:
-    """Whether each variate is known ahead, and the columns in which its prefix and its first
-    patch, which no token predicts, end: (2, variate)."""
-    of = np.repeat(np.arange(len(placement.row)), placement.variates)
-    known = _count_within(placement.variates) >= (placement.variates - placement.known_future)[of]
-    prefix_end = width - placement.length + placement.prefix
-    first_end = width - (placement.tokens - 1) * patch_size
-    return known, np.stack((prefix_end[of], first_end[of]))
-
-
-def _layout(
-    placement: Placement,
-    known: NDArray[np.bool_],
-    shape: tuple[int, int],
-    width: int,
-    model: ModelConfig,
+def _lay_out(
+    placement: Placement, shape: tuple[int, int], width: int, model: ModelConfig
 ) -> tuple[Integers, Integers]:
-    """Which patch each place of each row takes, and its time, variate and sample id and whether
-    it is of a covariate known ahead."""
-    tokens = np.repeat(placement.tokens, placement.variates)
-    of = np.repeat(np.arange(len(tokens)), tokens)
+    """Tell every place of every row what stands there.
+
+    Returns
+    -------
+    table : ndarray, (7, row, token)
+        Which variate of all, which patch of all, the first point of the patch that bears loss,
+        and the ids of `TokenBatch` with whether the variate is known ahead. The first patch of a
+        variate bears no loss: no token predicts it.
+    basis_end : ndarray, (variate,)
+        Where in `width` the points end that the normaliser is estimated from. Covariates known
+        ahead are standardised as a whole, as they are when a forecast is asked for.
+    """
+    size = model.patch_size
+    window = np.repeat(np.arange(len(placement.row)), placement.variates)
+    number = _count_within(placement.variates)
+    known = number >= (placement.variates - placement.known_future)[window]
+    tokens = placement.tokens[window]
+    prefix_end = (width - placement.length + placement.prefix)[window]
+
+    variate = np.repeat(np.arange(len(tokens)), tokens)
     time = _count_within(tokens)
+    patch = width // size - tokens[variate] + time
+    unscored = known[variate] | (time == 0)
+    first_scored = np.where(unscored, size, prefix_end[variate] - patch * size)
+    shift = model.output_patches if model.shift_known_future else 0
+    sample = 1 + _count_within(np.bincount(placement.row, minlength=shape[0]))
+
     per_window = placement.tokens * placement.variates
     per_row = np.bincount(placement.row, per_window, minlength=shape[0]).astype(np.int64)
     place = np.repeat(np.arange(shape[0]) * shape[1], per_row) + _count_within(per_row)
-    samples = np.bincount(placement.row, minlength=shape[0])
-    sample = 1 + _count_within(samples)
-
-    index = np.zeros(shape, dtype=np.int64)
-    index.ravel()[place] = of * width + (width - tokens[of]) + time
-    ids = np.zeros((4, *shape), dtype=np.int64)
-    time_id, variate_id, sample_id, known_future = ids.reshape(4, -1)
-    shift = model.output_patches if model.shift_known_future else 0
-    time_id[place] = time - shift * known[of]
-    variate_id[place] = _count_within(placement.variates)[of]
-    sample_id[place] = np.repeat(sample, per_window)
-    known_future[place] = known[of]
-    return index, ids
+    table = np.zeros((7, *shape), dtype=np.int64)
+    table.reshape(7, -1)[:, place] = (
+        variate,
+        variate * (width // size) + patch,
+        first_scored,
+        time - shift * known[variate],
+        number[variate],
+        np.repeat(sample, per_window),
+        known[variate],
+    )
+    return table, np.where(known, width, prefix_end)
 
 
 def _count_within(counts: Integers) -> Integers:

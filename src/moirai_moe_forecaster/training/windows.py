@@ -238,7 +238,7 @@ def mix(pieces: Tensor, draws: Draws) -> Tensor:
     filled = np.arange(1, MOST_MIXED) <= others[:, None]
     part[:, 1:][filled] = np.arange(variates, len(pieces))
     raw = pieces[torch.from_numpy(part).to(pieces.device)]
-    standard = fit_normaliser(raw, raw.isfinite(), "relative").standardise(raw)
+    standard = fit_normaliser(raw, raw.abs() < torch.inf, "relative").standardise(raw)
     weights = torch.from_numpy(draws.mixing[mixed]).to(pieces)
     total = (weights[..., None] * standard).sum(1)
     return pieces[:variates].index_copy(0, torch.from_numpy(target).to(pieces.device), total)
