@@ -135,8 +135,9 @@ def _add_pretrain(commands: Any) -> None:
         "train a network from random weights on a folder of series",
         """
         The folder of data holds .parquet files, one per source, with one row per series and a
-        column y, a list of numbers (NaN is missing). The output folder receives the state of the
-        run, metrics.jsonl with a line per logged step and, at the end, a checkpoint for --model.
+        column y, a list of numbers (NaN is missing). Columns freq and start, if any, tell which
+        series belong together. The output folder receives the state of the run, metrics.jsonl
+        with a line per logged step and, at the end, a checkpoint for --model.
 
         examples:
           moirai-moe pretrain --data corpus --steps 20000 --output run

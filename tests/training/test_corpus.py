@@ -12,7 +12,6 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.training.corpus import (
     LARGEST_SOURCE_SHARE,
     Source,
-    calendar_steps,
     corpus_from_frame,
     corpus_from_series,
     hold_out,
@@ -67,32 +66,6 @@ def test_corpora_that_are_none_are_named(tmp_path: Path) -> None:
     write(tmp_path, x=[1.0])
     with pytest.raises(InvalidInputError, match="no column 'y'"):
         read_corpus(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("freq", "aliases"),
-    [
-        ("h", "h"),
-        ("15min", "15min"),
-        ("D", "D"),
-        ("B", "B"),
-        ("W-MON", "W-MON"),
-        ("2W", "2W"),
-        ("MS", "MS"),
-        ("QS-OCT", "QS-OCT"),
-        ("YS", "YS"),
-        ("ME", "ME"),
-    ],
-)
-def test_successive_times_of_a_frequency_have_successive_numbers(freq: str, aliases: str) -> None:
-    times = pd.date_range("1968-02-05", periods=50, freq=aliases).to_numpy()
-    steps = calendar_steps(times, freq)
-    assert (np.diff(steps) == 1).all()
-
-
-def test_an_unknown_frequency_is_named() -> None:
-    with pytest.raises(InvalidInputError, match="fortnightly"):
-        calendar_steps(np.array(["2020-01-01"], dtype="datetime64[ns]"), "fortnightly")
 
 
 def frame() -> pd.DataFrame:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError, MissingExtraError
+from moirai_moe_forecaster.training.calendar import calendar_steps, relate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,6 @@ SOURCE_POWER = 0.4
 LARGEST_SOURCE_SHARE = 0.1
 HELD_OUT_EVERY = 20
 HELD_OUT_SHARE = 0.2
-MONTHS = {"MS": 1, "ME": 1, "BMS": 1, "BME": 1, "QS": 3, "QE": 3, "BQS": 3, "BQE": 3}
-MONTHS |= {"YS": 12, "YE": 12, "BYS": 12, "BYE": 12}
 
 
 class Source(NamedTuple):
@@ -60,8 +59,8 @@ class Source(NamedTuple):
 
     def series(self, index: int) -> Array:
         """Return one series (time,), without what is held out."""
-        start = self.offsets[index]
-        return self.points[start : start + self.lengths[index]]
+        unseen = 0 if self.held_out is None else self.held_out[index]
+        return self.points[self.offsets[index] : self.offsets[index + 1] - unseen]
 
     @property
     def lengths(self) -> Integers:
@@ -121,7 +120,7 @@ def read_corpus(
         source = Source(file.stem, points, offsets, _weight(points, factors.get(file.stem, 1.0)))
         if {"freq", "start"} <= set(columns):
             start = table["start"].to_numpy().astype("datetime64[ns]")
-            relation, clock = _relate(table["freq"].to_pylist(), start, source.lengths)
+            relation, clock = relate(table["freq"].to_pylist(), start, source.lengths)
             source = source._replace(relation=relation, clock=clock)
         sources.append(source)
         log.info("%s: %d series, %d points", file.stem, len(offsets) - 1, len(points))
@@ -254,53 +253,6 @@ def source_shares(weights: Sequence[float]) -> NDArray[np.float64]:
         rest = (1 - cap * capped.sum()) / free.sum() if free.any() else 0.0
         shares = np.where(capped, cap, free * rest)
     return shares
-
-
-def calendar_steps(times: NDArray[np.datetime64], freq: str) -> Integers:
-    """Number times by the steps of a frequency, so that equal numbers are the same step.
-
-    Raises
-    ------
-    InvalidInputError
-        If `freq` is no frequency of pandas.
-    """
-    import pandas as pd
-
-    try:
-        offset = pd.tseries.frequencies.to_offset(freq)
-        name = offset.base.freqstr.split("-")[0]
-        fixed = {"D": pd.Timedelta(days=1), "W": pd.Timedelta(days=7)}
-        if name in MONTHS:
-            return times.astype("datetime64[M]").astype(np.int64) // (MONTHS[name] * offset.n)
-        if name == "B":
-            days = times.astype("datetime64[D]")
-            return np.busday_count(np.datetime64("1970-01-01"), days) // offset.n
-        step = fixed[name] if name in fixed else pd.Timedelta(f"1{name}")
-    except (ValueError, AttributeError) as error:
-        message = f"freq must be an alias of pandas such as 'h', got {freq!r}"
-        raise InvalidInputError(message) from error
-    return times.astype("datetime64[ns]").astype(np.int64) // (step.value * offset.n)
-
-
-def _relate(
-    freqs: Sequence[str | None], start: NDArray[np.datetime64], lengths: Integers
-) -> tuple[Integers, Integers]:
-    """Relation and clock: by frequency and calendar, or by length where that is not known."""
-    relation = np.zeros(len(lengths), dtype=np.int64)
-    clock = np.zeros(len(lengths), dtype=np.int64)
-    names = np.array([freq or "" for freq in freqs], dtype=object)
-    classes: dict[tuple[str, int], int] = {}
-    dated = ~np.isnat(start)
-    for freq in set(names):
-        among = (names == freq) & dated
-        try:
-            clock[among] = calendar_steps(start[among], freq)
-        except InvalidInputError:
-            dated &= ~among
-    for index, freq in enumerate(names):
-        key = (freq, 0 if dated[index] else int(lengths[index]))
-        relation[index] = classes.setdefault(key, len(classes))
-    return relation, clock
 
 
 def _flat(column: Any) -> tuple[Array, Integers]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.training.corpus import Array, Integers, Source, source_shares
+from moirai_moe_forecaster.training.catalogue import NEIGHBOURS, catalogue, companions
+from moirai_moe_forecaster.training.corpus import Array, Integers, Source
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
@@ -20,7 +21,6 @@ FEWEST_STRIDED = 64
 LARGEST_SYSTEM = 4
 MOST_RELATED = 8
 MOST_MIXED = 3
-NEIGHBOURS = np.concatenate((np.arange(-16, 0), np.arange(1, 17)))
 KNOWN_RELATED = 0.3
 SHORT_LENGTH = 128
 UNIFORMS = 18 + 2 * MOST_MIXED + MOST_RELATED + len(NEIGHBOURS)
@@ -95,18 +95,15 @@ class Draws(NamedTuple):
         )
 
 
-class Catalogue(NamedTuple):
-    """All series of a corpus in one table: where they lie, how often each is drawn, and its place
-    in `order`, in which related series are neighbours and `relation` tells them from others."""
+class Kinds(NamedTuple):
+    """Which windows are synthetic systems, of the corpus, related series of it, mixtures of it, and
+    of how many pieces each is; the others are synthetic series."""
 
-    array: Integers
-    begin: Integers
-    length: Integers
-    clock: Integers
-    chance: Floats
-    place: Integers
-    order: Integers
-    relation: Integers
+    system: Booleans
+    corpus: Booleans
+    related: Booleans
+    mixed: Booleans
+    pieces: Integers
 
 
 class _Rows:
@@ -124,38 +121,6 @@ class _Rows:
         """Next rows as columns."""
         self._next += count
         return self._table[self._next - count : self._next].T
-
-
-def catalogue(sources: Sequence[Source], min_points: int) -> Catalogue:
-    """List the series of `sources` that have at least `min_points`.
-
-    A source is drawn by its weight, capped; of its series, a longer one by the root of its length.
-    """
-    rows: list[tuple[NDArray[np.generic], ...]] = []
-    usable = [source.weight * bool((source.lengths >= min_points).any()) for source in sources]
-    if not any(usable):
-        raise InvalidInputError(
-            f"no series of the corpus has min_points = {min_points} points and a positive weight"
-        )
-    related = 0
-    for number, (source, share) in enumerate(zip(sources, source_shares(usable), strict=True)):
-        kept = np.flatnonzero((source.lengths >= min_points) & (share > 0))
-        lengths = source.lengths[kept]
-        relation = np.arange(len(lengths)) if source.relation is None else source.relation[kept]
-        _, relation = np.unique(relation, return_inverse=True)
-        clock = np.zeros(len(kept), np.int64) if source.clock is None else source.clock[kept]
-        chance = np.sqrt(lengths) * share / max(np.sqrt(lengths).sum(), 1)
-        array = np.full(len(kept), number)
-        rows.append((array, source.offsets[kept], lengths, clock, chance, relation + related))
-        related += len(kept)
-    array, begin, length, clock, chance, relation = map(np.concatenate, zip(*rows, strict=True))
-    order = np.argsort(relation, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    cumulative = chance.cumsum()
-    return Catalogue(
-        array, begin, length, clock, cumulative / cumulative[-1], place, order, relation
-    )
 
 
 class WindowDrawer:
@@ -198,140 +163,113 @@ class WindowDrawer:
         """
         config = self._training
         u = _Rows(uniforms)
-        kind = u.one()
-        system = kind < config.coupled_share
-        corpus = kind >= config.coupled_share + config.synthetic_share
-        use = u.one()
-        related = corpus & (use < config.related_share)
-        mixed = corpus & ~related & (use < config.related_share + config.mixing_share)
-        room = max(config.row_tokens // 2, 1)  # two tokens of every variate
-        variates = min(LARGEST_SYSTEM, room), min(MOST_RELATED, room)
-        most = np.where(mixed, MOST_MIXED, 1)
-        most[system], most[related] = variates
-        pieces = np.where(most > 1, 2 + pick(u.one(), most - 1), 1)
-        length = self._lengths(u.one(), u.one(), np.where(mixed, 1, pieces))
-
-        array, begin, size, series = self._origins(u, corpus, mixed, system, length, pools)
-        parts = np.arange(MOST_MIXED) < np.where(mixed, pieces, 1)[:, None]
+        kinds = self._kinds(u)
+        length = self._lengths(u, kinds)
+        array, begin, size, series = self._origins(u, kinds, length, pools)
+        parts = np.arange(MOST_MIXED) < np.where(kinds.mixed, kinds.pieces, 1)[:, None]
         shortest = np.where(parts, size, size.max()).min(1)
-        feasible = np.searchsorted(STRIDES * FEWEST_STRIDED, shortest, side="right")
-        strided = (u.one() < config.stride_share) & corpus & (feasible > 0)
-        stride = np.where(strided, STRIDES[pick(u.one(), np.maximum(feasible, 1))], 1)
-        block = np.where(u.one() < 0.5, stride, 1)
+        stride, block = self._strides(u, kinds.corpus, shortest)
         length = np.minimum(length, shortest // stride)
         span = length * stride
         start = pick(u.some(MOST_MIXED), size - np.minimum(span[:, None], size) + 1)
 
-        first = np.zeros((len(kind), MOST_RELATED), dtype=np.int64)
-        first[:, :MOST_MIXED] = begin + start
         variate = pools.systems.shape[2] * np.arange(MOST_RELATED)
-        first[system] = (begin + start)[system, :1] + variate
+        first = (begin + start)[:, :1] + np.where(kinds.system[:, None], variate, 0)
+        first[kinds.mixed, :MOST_MIXED] = (begin + start)[kinds.mixed]
         nearness = u.some(len(NEIGHBOURS))
-        if related.any():
-            base = series[related, 0], start[related, 0], span[related]
-            first[related], pieces[related] = self._companions(
-                *base, pieces[related], nearness[related]
-            )
-        known = pick(u.one(), np.maximum(pieces - 1, 1)) + 1
-        known = np.where(u.one() < KNOWN_RELATED, known, 0) * (related & (pieces > 1))
-        known = np.where(system & (u.one() < 0.5), pieces - 1, known)
-
-        backwards = (u.one() < config.time_flip_share) & ~system  # effects follow their causes
-        first += np.where(backwards, span - stride, 0)[:, None]
+        pieces = kinds.pieces.copy()
+        if (chosen := kinds.related).any():
+            base = series[chosen, 0], start[chosen, 0], span[chosen], pieces[chosen]
+            begins, pieces[chosen] = companions(self._catalogue, *base, nearness[chosen])
+            first[chosen] = begins[:, :MOST_RELATED]
+        # a system does not run backwards: its effects follow their causes
+        backwards = (u.one() < config.time_flip_share) & ~kinds.system
         flipped = u.some(MOST_RELATED) < config.flip_share
-        flipped = np.where(mixed[:, None], flipped[:, :1], flipped)
+        flipped = np.where(kinds.mixed[:, None], flipped[:, :1], flipped)
+        weights = np.where(parts & kinds.mixed[:, None], gammas.T, 0.0)
         low, high = config.prefix_share
-        prefix = low + u.one() * (high - low)
-        missing = u.one() < config.missing_share
-        scatter = u.one() < 0.5
+        missing, scatter = u.one() < config.missing_share, u.one() < 0.5
         amount = u.one()
-        parts = parts & mixed[:, None]
-        weights = np.where(parts, gammas.T, 0.0)
         return Draws(
             array=array,
-            first=first,
+            first=first + np.where(backwards, span - stride, 0)[:, None],
             pieces=pieces,
-            known_future=known,
+            known_future=_known_future(u, kinds, pieces),
             step=np.where(backwards, -stride, stride),
             block=block,
             length=length,
-            mixed=mixed,
+            mixed=kinds.mixed,
             mixing=weights / np.maximum(weights.sum(1, keepdims=True), 1e-30),
             sign=np.where(flipped, -1.0, 1.0),
-            prefix=prefix,
+            prefix=low + u.one() * (high - low),
             scattered=np.where(missing & scatter, 0.4 * amount, 0.0),
             stretch=np.where(missing & ~scatter, 0.3 * amount, 0.0),
             stretch_at=u.one(),
         )
 
-    def _lengths(self, u: Floats, long: Floats, variates: Integers) -> Integers:
+    def _kinds(self, u: _Rows) -> Kinds:
+        config = self._training
+        kind, use = u.one(), u.one()
+        system = kind < config.coupled_share
+        corpus = kind >= config.coupled_share + config.synthetic_share
+        related = corpus & (use < config.related_share)
+        mixed = corpus & ~related & (use < config.related_share + config.mixing_share)
+        room = max(config.row_tokens // 2, 1)  # two tokens of every variate
+        most = np.where(mixed, MOST_MIXED, 1)
+        most[system], most[related] = min(LARGEST_SYSTEM, room), min(MOST_RELATED, room)
+        pieces = np.where(most > 1, 2 + pick(u.one(), most - 1), 1)
+        return Kinds(system, corpus, related, mixed, pieces)
+
+    def _lengths(self, u: _Rows, kinds: Kinds) -> Integers:
         """Log-uniform lengths and some of the longest, such that all variates fit into a row."""
         config = self._training
         low, high = np.log([config.min_points, config.max_points])
-        length = np.exp(low + u * (high - low)).astype(np.int64)
-        length = np.where(long < config.long_share, config.max_points, length)
+        length = np.exp(low + u.one() * (high - low)).astype(np.int64)
+        length = np.where(u.one() < config.long_share, config.max_points, length)
+        variates = np.where(kinds.mixed, 1, kinds.pieces)
         return np.minimum(length, config.row_tokens // variates * self._patch_size)
+
+    def _strides(self, u: _Rows, corpus: Booleans, size: Integers) -> tuple[Integers, Integers]:
+        """Strides that leave enough of a series, and the blocks of which means are taken."""
+        feasible = np.searchsorted(STRIDES * FEWEST_STRIDED, size, side="right")
+        strided = (u.one() < self._training.stride_share) & corpus & (feasible > 0)
+        stride = np.where(strided, STRIDES[pick(u.one(), np.maximum(feasible, 1))], 1)
+        return stride, np.where(u.one() < 0.5, stride, 1)
 
     def _origins(
         self,
         u: _Rows,
-        corpus: Booleans,
-        mixed: Booleans,
-        system: Booleans,
+        kinds: Kinds,
         length: Integers,
         pools: Pools,
     ) -> tuple[Integers, Integers, Integers, Integers]:
         """Pick the series of each window: array (window, MOST_RELATED) and, for up to MOST_MIXED
         parts, where the series begins, its size and its number in the catalogue."""
         picks = u.some(MOST_MIXED)
-        short = ~system & (u.one() < 0.5) & (length <= SHORT_LENGTH)
-        index = np.where(system, 2, short)
+        short = ~kinds.system & (u.one() < 0.5) & (length <= SHORT_LENGTH)
+        index = np.where(kinds.system, 2, short)
         count, variates, time = np.array([pool.shape for pool in pools])[index].T
         begin = (pick(picks[:, 0], count) * variates * time)[:, None].repeat(MOST_MIXED, 1)
         size = time[:, None].repeat(MOST_MIXED, 1)
         array = (self._arrays + index)[:, None].repeat(MOST_RELATED, 1)
         series = np.zeros_like(begin)
-        if corpus.any():
+        if (corpus := kinds.corpus).any():
             table = self._catalogue
             chosen = np.searchsorted(table.chance, picks[corpus], side="right")
             series[corpus] = chosen
             begin[corpus], size[corpus] = table.begin[chosen], table.length[chosen]
             array[corpus] = table.array[chosen[:, :1]]
-            array[mixed, :MOST_MIXED] = table.array[series[mixed]]
+            array[kinds.mixed, :MOST_MIXED] = table.array[series[kinds.mixed]]
         return array, begin, size, series
-
-    def _companions(
-        self,
-        series: Integers,
-        start: Integers,
-        span: Integers,
-        wanted: Integers,
-        nearness: Floats,
-    ) -> tuple[Integers, Integers]:
-        """Find neighbours of a series that cover the same stretch of their common calendar.
-
-        Returns
-        -------
-        first : ndarray, (window, MOST_RELATED)
-            Where each variate's stretch begins; the series itself comes first.
-        pieces : ndarray, (window,)
-            How many there are; 1 where no neighbour covers the stretch.
-        """
-        table = self._catalogue
-        place = table.place[series][:, None] + NEIGHBOURS
-        inside = (place >= 0) & (place < len(table.order))
-        other = table.order[np.where(inside, place, 0)]
-        at = (table.clock[series] + start)[:, None]
-        into = at - table.clock[other]
-        covers = inside & (table.relation[other] == table.relation[series][:, None])
-        covers &= (into >= 0) & (into + span[:, None] <= table.length[other])
-        best = np.argsort(np.where(covers, nearness, 2.0), axis=1)[:, : MOST_RELATED - 1]
-        chosen = np.take_along_axis(table.begin[other] + into, best, 1)
-        own = (table.begin[series] + start)[:, None]
-        pieces = np.minimum(wanted, 1 + covers.sum(1))
-        return np.concatenate((own, chosen), 1), pieces
 
 
 def pick(u: Floats, count: Integers) -> Integers:
     """Turn uniform numbers into indices below `count`."""
     return np.minimum((u * count).astype(np.int64), count - 1)
+
+
+def _known_future(u: _Rows, kinds: Kinds, pieces: Integers) -> Integers:
+    """Half of the systems know all drivers ahead, some related windows a few of their variates."""
+    some, half, count = u.one() < KNOWN_RELATED, u.one() < 0.5, u.one()
+    known = np.where(kinds.related & some & (pieces > 1), 1 + pick(count, pieces - 1), 0)
+    return np.where(kinds.system & half, pieces - 1, known)
