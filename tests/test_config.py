@@ -154,6 +154,7 @@ def test_training_survives_json() -> None:
         *[("steps", value) for value in (0, -1, 1.5, True, "10")],
         ("batch_rows", 0),
         ("row_tokens", 0),
+        ("row_tokens", 1),
         ("seed", -1),
         ("seed", 0.5),
         ("synthetic_share", 1.1),

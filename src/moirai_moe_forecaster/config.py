@@ -342,6 +342,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be above 0, got 0")
         if not _all_within(self.betas, 0, 1) or 1 in self.betas:
             raise ConfigError(f"betas must lie within [0, 1), got {self.betas!r}")
+        if self.row_tokens < 2:
+            raise ConfigError(f"row_tokens must be at least 2, got {self.row_tokens}")
         if self.prefix_share[0] > self.prefix_share[1]:
             raise ConfigError(f"prefix_share must not fall, got {self.prefix_share!r}")
         for first, second in (

@@ -118,8 +118,8 @@ def test_means_leave_missing_points_out() -> None:
     points[::2] = np.nan
     draws = draw(LONG._replace(points=points), stride_share=1.0)
     some = draws.select(np.flatnonzero(draws.block > 1))
-    for window in read(some, LONG._replace(points=points)):
-        assert np.isfinite(window).all()
+    for window, step in zip(read(some, LONG._replace(points=points)), some.step, strict=True):
+        np.testing.assert_allclose(np.diff(window[0]), step)
 
 
 def test_a_time_flip_reverses() -> None:
@@ -147,6 +147,13 @@ def test_mixtures_are_convex_in_standardised_parts() -> None:
     deviations = np.array([window.std() for window in read(draws, noise)])
     np.testing.assert_allclose(deviations, expected, rtol=0.2)
     assert np.abs([window.mean() for window in read(draws, noise)]).max() < 1e-4
+
+
+def test_a_mixture_is_flipped_as_a_whole() -> None:
+    plain, flipped = draw(mixing_share=1.0), draw(mixing_share=1.0, flip_share=0.5)
+    for up, down in zip(read(plain), read(flipped), strict=True):
+        assert np.allclose(up, down, atol=1e-5) or np.allclose(up, -down, atol=1e-5)
+    assert 0.4 < (flipped.sign[:, 0] > 0).mean() < 0.6
 
 
 def test_related_variates_are_aligned_in_time() -> None:

@@ -72,9 +72,10 @@ def test_missing_points_and_outliers_bear_no_loss_and_inputs_are_bounded() -> No
 
 
 def test_a_window_that_shows_nothing_in_its_prefix_bears_no_loss() -> None:
-    values = np.arange(48, dtype=np.float32)
+    values = np.sin(np.arange(48, dtype=np.float32))
     values[:20] = np.nan
     assert not pack([[Window(values[None], 20, 0)]], 3, MODEL).weights.any()
+    assert pack([[Window(values[None], 24, 0)]], 3, MODEL).weights.any()
 
 
 def test_known_future_variates_stand_earlier_and_bear_no_loss() -> None:

@@ -10,8 +10,10 @@ import torch
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training import windows
 from moirai_moe_forecaster.training.corpus import Source, hold_out
 from moirai_moe_forecaster.training.packing import TrainingBatch
+from moirai_moe_forecaster.training.synthetic import synthesise
 from moirai_moe_forecaster.training.windows import (
     BatchMaker,
     validation_batches,
@@ -62,6 +64,47 @@ def test_parts_of_a_batch_are_the_groups_of_the_whole() -> None:
                 whole.weights[index],
             )
             assert same(maker.batch(2, part, parts), expected)
+
+
+def test_groups_of_rows_differ() -> None:
+    values = BatchMaker([walks()], MODEL, REAL).batch(0).tokens.values
+    assert not torch.equal(values[:8], values[8:16])
+
+
+def test_synthetic_series_serve_a_stretch_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def record(count: int, length: int, generator: torch.Generator) -> torch.Tensor:
+        seeds.append(generator.initial_seed())
+        return synthesise(count, length, generator)
+
+    monkeypatch.setattr(windows, "synthesise", record)
+    maker = BatchMaker([walks()], MODEL, TRAINING)
+    steps = TRAINING.synthetic_pool * windows.TOKENS_PER_SYNTHETIC // (20 * 32)
+    for step in (0, steps - 1, steps, 2 * steps - 1):
+        maker.batch(step)
+    assert len(seeds) == 4  # long and short ones, twice
+    assert len(set(seeds)) == 2
+
+
+def test_points_and_stretches_are_made_missing() -> None:
+    rng = np.random.default_rng(0)
+    whole = Source("noise", rng.normal(size=9000).astype(np.float32), np.array([0, 9000]), 1.0)
+    shares = {"missing_share": 1.0, "long_share": 1.0, "mixing_share": 0.0, "stride_share": 0.0}
+    maker = BatchMaker([whole], MODEL, TrainConfig(**{**REAL.to_dict(), **shares}))
+    tokens = maker.batch(0).tokens
+    missing = ~tokens.observed.flatten(1)
+    assert missing[tokens.sample_id.repeat_interleave(16, 1) > 0].float().mean() == pytest.approx(
+        0.175, abs=0.06
+    )
+    patches_lost = (~tokens.observed).all(-1) & (tokens.sample_id > 0)
+    scattered = tokens.observed.any(-1) & ~tokens.observed.all(-1)
+    assert patches_lost.any()
+    assert scattered.float().mean() > 0.3
+    shares["missing_share"] = 0.0
+    maker = BatchMaker([whole], MODEL, TrainConfig(**{**REAL.to_dict(), **shares}))
+    tokens = maker.batch(0).tokens
+    assert (tokens.observed.any(-1) == (tokens.sample_id > 0)).all()
 
 
 def test_more_parts_than_groups_are_refused() -> None:
