@@ -15,6 +15,7 @@ CentroidChoice = Literal["nearest", "farthest"]
 Component = Literal["student_t", "normal_fixed", "negative_binomial", "log_normal"]
 ScaleRule = Literal["relative", "absolute"]
 TimeIndex = Literal["position", "observed"]
+Precision = Literal["float32", "bfloat16"]
 
 OFFICIAL_MIXTURE: tuple[Component, ...] = (
     "student_t",
@@ -238,10 +239,16 @@ class TrainConfig:
         Optimiser steps in all. The schedule follows from it, so that a run can be extended or
         brought to its decay early by resuming it with another number.
     batch_rows, row_tokens : int
-        Packed sequences per step and tokens in each.
-    learning_rate : float, default=1.5e-3
-        Of AdamW, after `warmup_steps` and until the last `decay_share` of the steps, over which it
-        falls linearly to 0.
+        Packed sequences per step, over all processes, and tokens in each.
+    accumulate : int, default=1
+        Into how many micro-batches a process cuts its rows of a step, to save memory. The
+        likelihood is the same for any number; the balance loss of linear routers is the mean of
+        the micro-batches'.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the matrix products. Weights, optimiser and likelihood stay in float32.
+    learning_rate : float, default=1e-3
+        Of AdamW (the paper's, as are `betas` and `weight_decay`), after `warmup_steps` and until
+        the last `decay_share` of the steps, over which it falls linearly to 0.
     betas : tuple of float, default=(0.9, 0.98)
     weight_decay : float, default=0.1
         On matrices; not on norms, biases and variate biases.
@@ -252,6 +259,9 @@ class TrainConfig:
     series_balance : float, default=0.5
         0 weighs all points alike; at 1, every variate of a window has the same weight in all,
         however long it is. A point weighs (scored points of its variate) ** -series_balance.
+    ema_decay : float, default=0.0
+        Of the exponential moving average of the weights, which validation and the final network
+        use. 0 is no average.
     min_points, max_points : int
         Lengths of training windows, drawn log-uniformly between the two.
     long_share : float, default=0.2
@@ -296,7 +306,9 @@ class TrainConfig:
     steps: int
     batch_rows: int = 16
     row_tokens: int = 128
-    learning_rate: float = 1.5e-3
+    accumulate: int = 1
+    precision: Precision = "float32"
+    learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_share: float = 0.3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -304,6 +316,7 @@ class TrainConfig:
     clip_norm: float = 1.0
     balance_weight: float = 0.01
     series_balance: float = 0.5
+    ema_decay: float = 0.0
     min_points: int = 20
     max_points: int = 2048
     long_share: float = 0.2
@@ -337,6 +350,7 @@ class TrainConfig:
                 raise ConfigError(f"{field.name} must lie within [0, 1], got {value!r}")
             if field.type == "float" and not _all_within(value, 0, math.inf):
                 raise ConfigError(f"{field.name} must be a number of at least 0, got {value!r}")
+        _check_choice("precision", self.precision, Precision)
         for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) == 0:
                 raise ConfigError(f"{name} must be above 0, got 0")
@@ -344,6 +358,8 @@ class TrainConfig:
             raise ConfigError(f"betas must lie within [0, 1), got {self.betas!r}")
         if self.row_tokens < 2:
             raise ConfigError(f"row_tokens must be at least 2, got {self.row_tokens}")
+        if self.ema_decay >= 1:
+            raise ConfigError(f"ema_decay must lie within [0, 1), got {self.ema_decay!r}")
         if self.prefix_share[0] > self.prefix_share[1]:
             raise ConfigError(f"prefix_share must not fall, got {self.prefix_share!r}")
         for first, second in (

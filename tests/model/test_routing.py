@@ -11,6 +11,7 @@ from moirai_moe_forecaster.model.routing import (
     LinearRouter,
     Routing,
     balance_loss,
+    expert_counts,
 )
 
 
@@ -94,6 +95,17 @@ def test_balance_loss_is_its_formula_over_valid_tokens() -> None:
     chosen = np.argsort(-kept, axis=1)[:, :2]
     share = np.bincount(chosen.ravel(), minlength=5) / chosen.size
     assert got == pytest.approx(5 * (share * probability).sum(), rel=1e-5)
+
+
+def test_balance_losses_of_parts_sum_to_the_loss_of_the_whole() -> None:
+    """As when every process holds some of the tokens."""
+    scores, valid = random(40, 5), torch.arange(40) % 3 > 0
+    whole = balance_loss(routing_of(scores, 2), valid)
+    parts = [(routing_of(scores[cut], 2), valid[cut]) for cut in (slice(0, 25), slice(25, 40))]
+    counts = sum(expert_counts(*part) for part in parts)
+    assert counts.sum() == 2 * valid.sum()
+    losses = [balance_loss(*part, counts) for part in parts]
+    torch.testing.assert_close(sum(losses), whole)
 
 
 def test_balance_loss_moves_tokens_away_from_a_crowded_expert() -> None:

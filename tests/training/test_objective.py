@@ -8,7 +8,12 @@ import torch
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches
-from moirai_moe_forecaster.training.objective import next_patch_losses, training_loss
+from moirai_moe_forecaster.training.objective import (
+    micro_batch,
+    next_patch_losses,
+    training_loss,
+)
+from moirai_moe_forecaster.training.windows import TrainingBatch
 
 TOKENS = 6
 
@@ -106,9 +111,80 @@ def test_the_last_token_and_unscored_points_bear_no_loss() -> None:
     assert (losses[-1] == 0).all()
     assert losses[3, 1] == 0
     assert (losses[2] != 0).all()
-    loss = training_loss(network, tokens, scored)
-    assert loss.points == scored.sum()
+    batch = micro_batch(TrainingBatch(tokens, scored.float()), 1)
+    assert batch.targets.weights.sum() == scored.sum()
+    loss = training_loss(network, batch)
     torch.testing.assert_close(loss.likelihood, losses.sum() / scored.sum())
+
+
+@pytest.mark.parametrize("output_patches", [1, 3])
+@torch.inference_mode()
+def test_a_point_counts_by_its_weight_each_time_that_a_token_predicts_it(
+    output_patches: int,
+) -> None:
+    network = network_of(tiny(output_patches=output_patches))
+    tokens = one_series(network.config.patch_size)
+    weights = torch.rand(tokens.values.shape, generator=torch.Generator().manual_seed(1))
+    weights[0, 2] = 0.0
+    following, _ = next_patches(tokens, output_patches)
+    densities = network(tokens).log_prob(following)
+    total = summed = 0.0
+    for token in range(TOKENS):
+        for ahead in range(1, min(output_patches, TOKENS - 1 - token) + 1):
+            weight = weights[0, token + ahead]
+            total += float(weight.sum())
+            summed -= float((weight * densities[0, token, ahead - 1]).sum())
+    loss = training_loss(network, micro_batch(TrainingBatch(tokens, weights), output_patches))
+    assert float(loss.likelihood) == pytest.approx(summed / total, rel=1e-5)
+
+
+def packed(rows: int) -> TrainingBatch:
+    values = torch.randn(rows, TOKENS, 4, generator=torch.Generator().manual_seed(2))
+    batch = one_series(4)
+    repeated = TokenBatch(*(tensor.expand(rows, *tensor.shape[1:]) for tensor in batch))
+    tokens = repeated._replace(values=values)
+    return TrainingBatch(tokens, torch.rand(values.shape, generator=torch.Generator().manual_seed(3)) + 0.1)
+
+
+def rows_of(batch: TrainingBatch, rows: slice) -> TrainingBatch:
+    tokens = TokenBatch(*(tensor[rows] for tensor in batch.tokens))
+    return TrainingBatch(tokens, batch.weights[rows])
+
+
+def test_losses_of_parts_by_the_weight_of_all_sum_to_the_loss_of_the_whole() -> None:
+    network = network_of(tiny(router="centroid"))
+    batch = packed(4)
+    expected = training_loss(network, micro_batch(batch, 1))
+    expected.likelihood.backward()
+    gradient = network.projection.weight.grad
+    network.zero_grad()
+    parts = [micro_batch(rows_of(batch, rows), 1) for rows in (slice(0, 1), slice(1, 4))]
+    total = sum(part.targets.weights.sum() for part in parts)
+    losses = [training_loss(network, part, total) for part in parts]  # type: ignore[arg-type]
+    for loss in losses:
+        loss.likelihood.backward()
+    torch.testing.assert_close(sum(loss.likelihood for loss in losses), expected.likelihood)
+    torch.testing.assert_close(network.projection.weight.grad, gradient)
+    assert torch.equal(losses[0].counts + losses[1].counts, expected.counts)
+
+
+def test_a_batch_without_targets_has_no_loss_and_zero_gradients() -> None:
+    network = network_of(tiny())
+    batch = packed(2)
+    none = micro_batch(batch._replace(weights=torch.zeros_like(batch.weights)), 1)
+    loss = training_loss(network, none)
+    (loss.likelihood + loss.balance).backward()
+    assert loss.likelihood.item() == 0
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@torch.inference_mode()
+def test_only_trained_routers_are_balanced() -> None:
+    batch = micro_batch(packed(2), 1)
+    assert float(training_loss(network_of(tiny(router="centroid")), batch).balance) == 0
+    assert float(training_loss(network_of(tiny()), batch).balance) > 0.5
 
 
 @torch.inference_mode()
@@ -146,7 +222,8 @@ def test_a_tiny_model_learns_a_periodic_series() -> None:
 
     for _ in range(250):
         tokens = batch(32)
-        loss = training_loss(network, tokens, tokens.observed)
+        weights = tokens.observed.float()
+        loss = training_loss(network, micro_batch(TrainingBatch(tokens, weights), 1))
         optimiser.zero_grad()
         (loss.likelihood + 0.01 * loss.balance).backward()
         optimiser.step()

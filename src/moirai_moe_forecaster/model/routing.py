@@ -71,7 +71,14 @@ def _choose(scores: Tensor, count: int) -> Routing:
     return Routing(experts, top.softmax(-1), scores)
 
 
-def balance_loss(routing: Routing, valid: Tensor) -> Tensor:
+def expert_counts(routing: Routing, valid: Tensor) -> Tensor:
+    """Count the valid tokens that were sent to each expert: int64, (num_experts,)."""
+    counts = torch.zeros(routing.scores.shape[-1], dtype=torch.long, device=valid.device)
+    sent = valid[:, None].expand_as(routing.experts).flatten().long()
+    return counts.scatter_add_(0, routing.experts.flatten(), sent)
+
+
+def balance_loss(routing: Routing, valid: Tensor, counts: Tensor | None = None) -> Tensor:
     """Return the load-balancing loss of linear gating: 1 when perfectly balanced.
 
     The number of experts times the sum over experts of (share of tokens sent there) x (mean
@@ -82,9 +89,13 @@ def balance_loss(routing: Routing, valid: Tensor) -> Tensor:
     routing : Routing
     valid : Tensor of bool, (token,)
         False for padding.
+    counts : Tensor, (num_experts,), optional
+        `expert_counts` of all tokens of which these are a part, as when every process holds some.
+        The losses of the parts then sum to the loss of the whole. By default of these tokens.
     """
-    num_experts = routing.scores.shape[-1]
-    probability = routing.scores[valid].softmax(-1).sum(0) / valid.sum().clamp_min(1)
-    chosen = routing.experts[valid].flatten()
-    share = torch.bincount(chosen, minlength=num_experts) / max(chosen.numel(), 1)
-    return num_experts * (share * probability).sum()
+    num_experts, per_token = routing.scores.shape[-1], routing.experts.shape[-1]
+    counts = expert_counts(routing, valid) if counts is None else counts
+    assignments = counts.sum().clamp_min(1)
+    probability = torch.where(valid[:, None], routing.scores.softmax(-1), 0.0).sum(0)
+    mean = probability * per_token / assignments
+    return num_experts * (counts / assignments * mean).sum()

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import os
-import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from signal import SIGINT, SIGTERM
+from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
-from moirai_moe_forecaster.errors import CheckpointError, TrainingError
+from moirai_moe_forecaster.errors import CheckpointError, ConfigError, TrainingError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.corpus import Source, hold_out
-from moirai_moe_forecaster.training.objective import training_loss
-from moirai_moe_forecaster.training.packing import TrainingBatch
-from moirai_moe_forecaster.training.windows import BatchMaker, validation_batches
+from moirai_moe_forecaster.training.flops import peak_flops, training_flops
+from moirai_moe_forecaster.training.metrics import (
+    METRICS_FILE,
+    Clock,
+    append,
+    expert_load,
+    load_entropy,
+)
+from moirai_moe_forecaster.training.objective import MicroBatch, micro_batch
+from moirai_moe_forecaster.training.processes import (
+    Processes,
+    joined_processes,
+    largest_over_processes,
+)
+from moirai_moe_forecaster.training.state import (
+    STATE_FILE,
+    State,
+    final_network,
+    load_state,
+    new_state,
+    save_state,
+)
+from moirai_moe_forecaster.training.step import StepResult, train_step, validate
+from moirai_moe_forecaster.training.stopping import TERMINATED, Stop
+from moirai_moe_forecaster.training.windows import GROUP_ROWS, BatchMaker, validation_batches
 
 log = logging.getLogger(__name__)
 
-STATE_FILE = "state.safetensors"
-RUN_FILE = "run.json"
-METRICS_FILE = "metrics.jsonl"
 MOST_SKIPPED_STEPS = 5
 VALIDATION_ROWS = 64
-
-
-class State(NamedTuple):
-    """Everything that a step changes."""
-
-    network: MoiraiMoE
-    optimiser: torch.optim.AdamW
-    step: int
+STEPS_AHEAD = 2
 
 
 def pretrain(
@@ -50,9 +56,16 @@ def pretrain(
     output: str | Path,
     *,
     resume: bool = False,
+    device: str = "auto",
     progress: bool = True,
+    minutes: float | None = None,
+    shard: bool = False,
 ) -> MoiraiMoE:
     """Train a network from random weights, or go on from the last checkpoint.
+
+    A resumed run repeats an unbroken one bit by bit on a CPU in float32 with as many threads. On
+    SIGTERM the present step is finished, the state saved, and the process exits with code 143; an
+    interrupt (Ctrl-C) saves likewise. Processes that torchrun started share the rows of each step.
 
     Parameters
     ----------
@@ -64,115 +77,62 @@ def pretrain(
     output : str or Path
         Folder for the state and ``metrics.jsonl``, one JSON object per logged step.
     resume : bool, default=False
-        Go on from the state in `output`. Otherwise `output` must not hold one.
+        Go on from the state in `output`. Otherwise `output` must not hold one. The number of
+        processes may differ from before.
+    device : str, default="auto"
+        "auto" is the GPU, or the CPU if there is none.
     progress : bool, default=True
+    minutes : float, optional
+        Save the state and return after this time, if the steps are not done by then.
+    shard : bool, default=False
+        Share weights and optimiser out to the processes (FSDP2), for models that do not fit one.
 
     Returns
     -------
     MoiraiMoE
-        The trained network in evaluation mode.
+        The trained network in evaluation mode; its weights are averages if `training` asks so.
 
     Raises
     ------
     CheckpointError
         If there is a state and `resume` is False, or none and it is True.
+    ConfigError
+        If a step has too few rows for the processes and micro-batches.
+    InvalidInputError
+        If there is no such device, or `shard` is True for a single process.
     TrainingError
         If the loss was not finite for several steps in a row.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    found = (folder / STATE_FILE).exists()
-    if found != resume:
-        raise CheckpointError(
-            f"{folder} holds {'a' if found else 'no'} run: "
-            + (
-                "pass resume=True (--resume) or another folder"
-                if found
-                else "start with resume=False"
-            )
-        )
-    state = _new_state(model, training)
-    if resume:
-        state = load_state(folder, state)
-        log.info("resumed at step %d", state.step)
-    kept, held_out = hold_out(sources)
-    validation = validation_batches(held_out, model, training, VALIDATION_ROWS)
-    maker = BatchMaker(kept, model, training)
-    try:
-        _run(state, maker, validation, training, folder, progress)
-    except KeyboardInterrupt:
-        log.warning("interrupted; the last checkpoint is in %s", folder)
-        raise
-    return state.network.eval()
-
-
-def _run(
-    state: State,
-    maker: BatchMaker,
-    validation: Sequence[TrainingBatch],
-    training: TrainConfig,
-    folder: Path,
-    progress: bool,
-) -> None:
-    skipped = 0
-    bar = tqdm(total=training.steps, initial=state.step, disable=not progress, unit="step")
-    started = time.perf_counter()
-    for batch in _ahead(maker, state.step, training.steps):
-        rate = learning_rate(training, state.step)
-        metrics = train_step(state, batch, training, rate)
-        finite = math.isfinite(metrics["loss"])
-        skipped = 0 if finite else skipped + 1
-        if skipped >= MOST_SKIPPED_STEPS:
-            raise TrainingError(f"the loss was not finite for {skipped} steps up to {state.step}")
-        state = state._replace(step=state.step + 1)
-        last = state.step == training.steps
-        now = time.perf_counter()
-        metrics |= {"step": state.step, "learning_rate": rate, "seconds": now - started}
-        metrics["tokens_per_second"] = training.batch_rows * training.row_tokens / (now - started)
-        started = now
-        if validation and (state.step % training.validate_every == 0 or last):
-            metrics["validation_loss"] = validate(state.network, validation)
-        if state.step % training.log_every == 0 or last or "validation_loss" in metrics:
-            _append(folder / METRICS_FILE, metrics)
-            bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
-        if state.step % training.save_every == 0 or last:
-            save_state(folder, state, training)
-        bar.update()
-    bar.close()
-
-
-def train_step(
-    state: State, batch: TrainingBatch, training: TrainConfig, rate: float
-) -> dict[str, float]:
-    """Take one optimiser step, or none if the loss or the gradient is not finite."""
-    loss = training_loss(state.network, *batch)
-    total = loss.likelihood
-    if state.network.config.router == "linear":
-        total = total + training.balance_weight * loss.balance
-    state.optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), training.clip_norm)
-    if math.isfinite(total.item()) and math.isfinite(norm.item()):
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
-        state.optimiser.step()
-    else:
-        log.warning("step %d skipped: its loss or gradient is not finite", state.step)
-    return {
-        "loss": loss.likelihood.item(),
-        "balance": loss.balance.item(),
-        "gradient_norm": norm.item(),
-        "points": loss.points.item(),
-    }
-
-
-@torch.no_grad()
-def validate(network: MoiraiMoE, batches: Sequence[TrainingBatch]) -> float:
-    """Mean negative log-likelihood over the scored points of `batches`."""
-    losses = [training_loss(network, *batch) for batch in batches]
-    points = torch.stack([loss.points for loss in losses])
-    likelihood = torch.stack([loss.likelihood for loss in losses])
-    return float((likelihood * points).sum() / points.sum())
+    _check_folder(folder, resume)
+    with Stop(minutes) as stop, joined_processes(device) as processes:
+        parts = processes.world_size * training.accumulate
+        _check_rows(training, parts)
+        state = new_state(model, training, processes, shard)
+        if resume:
+            load_state(folder, state, training)
+            log.info("resumed at step %d", state.step)
+        kept, held_out = hold_out(sources)
+        maker = BatchMaker(kept, model, training, processes.device)
+        validation = [
+            micro_batch(batch, model.output_patches).to(processes.device)
+            for batch in validation_batches(held_out, model, training, VALIDATION_ROWS)
+        ]
+        with tqdm(
+            total=training.steps,
+            initial=state.step,
+            disable=not progress or processes.rank > 0,
+            unit="step",
+        ) as bar:
+            reason = _run(state, maker, validation, training, folder, processes, stop, bar)
+        if reason == SIGTERM:
+            log.warning("terminated at step %d; the state is in %s", state.step, folder)
+            raise SystemExit(TERMINATED)
+        if reason == SIGINT:
+            log.warning("interrupted at step %d; the state is in %s", state.step, folder)
+            raise KeyboardInterrupt
+        return final_network(state, processes)
 
 
 def learning_rate(training: TrainConfig, step: int) -> float:
@@ -183,78 +143,127 @@ def learning_rate(training: TrainConfig, step: int) -> float:
     return training.learning_rate * min(1.0, warm, left)
 
 
-def save_state(folder: Path, state: State, training: TrainConfig) -> None:
-    """Write weights, optimiser and configuration; an old state stays whole until the new one is."""
-    tensors = {f"model.{k}": v for k, v in state.network.state_dict().items()}
-    for name, parameter in state.network.named_parameters():
-        for moment, value in state.optimiser.state[parameter].items():
-            tensors[f"optimiser.{moment}.{name}"] = value
-    run = {
-        "step": state.step,
-        "model": state.network.config.to_dict(),
-        "training": training.to_dict(),
+def _run(
+    state: State,
+    maker: BatchMaker,
+    validation: Sequence[MicroBatch],
+    training: TrainConfig,
+    folder: Path,
+    processes: Processes,
+    stop: Stop,
+    bar: tqdm[Any],
+) -> int:
+    """Take steps until they are done or something asks to stop; return the reason, 0 for none."""
+    peak = peak_flops(processes.device, training.precision)
+    clock = Clock(processes.device)
+    reason = 0
+    for batches in _ahead(maker, state.step, training, processes):
+        rate = learning_rate(training, state.step)
+        result = train_step(state, batches, training, rate, processes)
+        clock.count(sum(_flops(maker.model, batch) for batch in batches))
+        last = state.step == training.steps
+        validated = bool(validation) and (state.step % training.validate_every == 0 or last)
+        logged = state.step % training.log_every == 0 or last or validated
+        if logged or processes.device.type == "cpu":
+            _refuse_too_many_skips(state)
+        if logged:
+            metrics = {"step": state.step, **_metrics(state, result, clock, peak, training)}
+            metrics["learning_rate"] = rate
+            if validated:
+                with clock.paused():
+                    metrics["validation_loss"] = validate(
+                        state, validation, training.precision, processes
+                    )
+            bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
+            if processes.rank == 0:
+                append(folder / METRICS_FILE, metrics)
+        bar.update()
+        if processes.world_size == 1 or logged:
+            # processes must leave at the same step, and asking them each time would cost a wait
+            reason = largest_over_processes(stop.reason, processes.device)
+        if state.step % training.save_every == 0 or last or reason:
+            with clock.paused():
+                save_state(folder, state, training, processes)
+        if reason:
+            break
+    return reason
+
+
+def _metrics(
+    state: State, result: StepResult, clock: Clock, peak: float, training: TrainConfig
+) -> dict[str, Any]:
+    """Describe the last step, and the speed since the last description."""
+    loss, balance, norm, weight = (float(value) for value in result[:4])
+    counts = result.counts.cpu()
+    seconds, flops = clock.read()
+    return {
+        "loss": loss,
+        "balance": balance,
+        "gradient_norm": norm,
+        "points": weight,
+        "skipped": int(state.skipped[0]),
+        "seconds": seconds,
+        "tokens_per_second": training.batch_rows * training.row_tokens / seconds,
+        "mfu": flops / peak,
+        "expert_load": expert_load(counts),
+        "router_entropy": load_entropy(counts),
     }
-    temporary = folder / (STATE_FILE + ".new")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        temporary,
-        metadata={"run": json.dumps(run)},
-    )
-    os.replace(temporary, folder / STATE_FILE)
-    temporary = folder / (RUN_FILE + ".new")
-    temporary.write_text(json.dumps(run, indent=2))
-    os.replace(temporary, folder / RUN_FILE)
 
 
-def load_state(folder: Path, state: State) -> State:
-    """Read what `save_state` wrote into a state of the same model."""
-    with safe_open(folder / STATE_FILE, "pt") as file:
-        run = json.loads(file.metadata()["run"])
-    if ModelConfig.from_dict(run["model"]) != state.network.config:
-        raise CheckpointError(f"the run in {folder} trains another model: {run['model']}")
-    tensors = load_file(folder / STATE_FILE)
-    state.network.load_state_dict(
-        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    )
-    for name, parameter in state.network.named_parameters():
-        moments: dict[str, Tensor] = {
-            key.split(".")[1]: value
-            for key, value in tensors.items()
-            if key.startswith("optimiser.") and key.split(".", 2)[2] == name
-        }
-        if moments:
-            state.optimiser.state[parameter] = moments
-    return state._replace(step=run["step"])
+def _flops(model: ModelConfig, batch: MicroBatch) -> float:
+    rows, row_tokens = batch.tokens.sample_id.shape
+    return training_flops(model, rows, row_tokens, len(batch.targets.positions))
 
 
-def _new_state(model: ModelConfig, training: TrainConfig) -> State:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        network = MoiraiMoE(model).train()
-    matrices = [p for p in network.parameters() if p.ndim >= 2 and p.numel() > model.d_model]
-    chosen = set(matrices)
-    others = [p for p in network.parameters() if p not in chosen]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(
-        groups, lr=training.learning_rate, betas=training.betas, fused=True
-    )
-    return State(network, optimiser, 0)
+def _refuse_too_many_skips(state: State) -> None:
+    in_a_row = int(state.skipped[1])
+    if in_a_row >= MOST_SKIPPED_STEPS:
+        raise TrainingError(
+            f"the loss or its gradient was not finite for {in_a_row} steps up to {state.step}: "
+            "lower the learning rate, or look for values in the data that are too large"
+        )
+    if in_a_row:
+        log.warning("step %d skipped: its loss or gradient is not finite", state.step)
 
 
-def _ahead(maker: BatchMaker, first: int, end: int) -> Iterator[TrainingBatch]:
-    """Make batches one step ahead in another thread."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(maker.batch, first)
-        for step in range(first + 1, end + 1):
-            batch = upcoming.result()
-            if step < end:
-                upcoming = pool.submit(maker.batch, step)
-            yield batch
+def _ahead(
+    maker: BatchMaker, first: int, training: TrainConfig, processes: Processes
+) -> Iterator[list[MicroBatch]]:
+    """Make this process's micro-batches of the next steps in another thread."""
+    parts = processes.world_size * training.accumulate
+
+    def make(step: int) -> list[MicroBatch]:
+        batches = [maker.batch(step, part, parts) for part in range(processes.rank, parts, stride)]
+        patches = maker.model.output_patches
+        return [micro_batch(batch, patches).to(processes.device) for batch in batches]
+
+    stride = processes.world_size
+    pool = ThreadPoolExecutor(1)
+    upcoming: deque[Future[list[MicroBatch]]] = deque()
+    try:
+        for step in range(first, training.steps + STEPS_AHEAD):
+            if step < training.steps:
+                upcoming.append(pool.submit(make, step))
+            if step >= first + STEPS_AHEAD:
+                yield upcoming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _append(file: Path, metrics: dict[str, Any]) -> None:
-    with file.open("a") as stream:
-        stream.write(json.dumps(metrics) + "\n")
+def _check_folder(folder: Path, resume: bool) -> None:
+    found = (folder / STATE_FILE).exists()
+    if found and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run: pass resume=True (--resume) or another folder"
+        )
+    if resume and not found:
+        raise CheckpointError(f"{folder} holds no run: start with resume=False")
+
+
+def _check_rows(training: TrainConfig, parts: int) -> None:
+    groups = -(-training.batch_rows // GROUP_ROWS)
+    if groups < parts:
+        raise ConfigError(
+            f"batch_rows={training.batch_rows} gives {groups} groups of {GROUP_ROWS} rows, fewer "
+            f"than processes x accumulate = {parts}: raise batch_rows or lower accumulate"
+        )

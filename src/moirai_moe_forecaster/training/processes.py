@@ -1,0 +1,108 @@
+"""The processes that train together: started by torchrun, or one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from moirai_moe_forecaster.errors import InvalidInputError
+
+
+class Processes(NamedTuple):
+    """This process among those that train together.
+
+    Attributes
+    ----------
+    rank : int
+        The first, 0, writes files and shows progress.
+    world_size : int
+        How many they are.
+    device : torch.device
+        Where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+@contextmanager
+def joined_processes(device: str = "auto") -> Iterator[Processes]:
+    """Join the other processes for as long as the context lasts.
+
+    A process group that exists is used and left alone. Otherwise one is made if torchrun started
+    this process beside others, with NCCL on CUDA and gloo elsewhere.
+
+    Parameters
+    ----------
+    device : str, default="auto"
+        A name that torch knows; "auto" is this process's GPU, or the CPU if there is none.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such device.
+    """
+    mine = _device(device)
+    if mine.type == "cuda":
+        torch.cuda.set_device(mine)
+    started = "MASTER_ADDR" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    owned = started and not _are_joined()
+    if owned:
+        dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
+    try:
+        if _are_joined():
+            yield Processes(dist.get_rank(), dist.get_world_size(), mine)
+        else:
+            yield Processes(0, 1, mine)
+    finally:
+        if owned:
+            dist.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone or the first of those that torchrun started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place; without waiting for it on a GPU."""
+    if _are_joined():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def largest_over_processes(number: int, device: torch.device) -> int:
+    """Return the largest of the processes' numbers."""
+    if not _are_joined():
+        return number
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def _are_joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"device must be 'auto' or a device of torch such as 'cpu' or 'cuda:0', got {name!r}"
+        ) from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InvalidInputError(f"device is {name!r}, but torch finds no GPU: use 'cpu'")
+        if ":" not in name:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return device
