@@ -143,7 +143,9 @@ def packed(rows: int) -> TrainingBatch:
     batch = one_series(4)
     repeated = TokenBatch(*(tensor.expand(rows, *tensor.shape[1:]) for tensor in batch))
     tokens = repeated._replace(values=values)
-    return TrainingBatch(tokens, torch.rand(values.shape, generator=torch.Generator().manual_seed(3)) + 0.1)
+    return TrainingBatch(
+        tokens, torch.rand(values.shape, generator=torch.Generator().manual_seed(3)) + 0.1
+    )
 
 
 def rows_of(batch: TrainingBatch, rows: slice) -> TrainingBatch:

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_loop import MODEL, STEADY, metrics, waves
 
 from moirai_moe_forecaster.training.loop import pretrain
-from test_loop import MODEL, STEADY, metrics, waves
 
 # four groups of rows; a large weight, so that a wrong balance loss shows itself; saved in between
 SHARED = replace(
@@ -30,18 +29,24 @@ RUNS: dict[str, dict[str, Any]] = {
     "fsdp": {"shard": True},
 }
 WORKER = """
-import os, sys
+import os, sys, torch
+import torch.distributed as dist
 sys.path.insert(0, {here!r})
-from pathlib import Path
-import torch
 from test_processes import *
 
-torch.manual_seed(int(os.environ["RANK"]))  # what the processes share must not come from here
+rank = int(os.environ["RANK"])
+torch.manual_seed(rank)  # what the processes share must not come from here
 folder = Path({folder!r})
+store = dist.FileStore(str(folder / "store"), 2)
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
 for name, options in RUNS.items():
     train(folder / name, 4, **options)
 train(folder / "one_then_fsdp", 4, resume=True, shard=True)
 train(folder / "fsdp_then_one", 2, shard=True)
+assert dist.is_initialized()
+dist.destroy_process_group()
+train(folder / "torchrun", 4)
+assert not dist.is_initialized()
 """
 
 
@@ -55,7 +60,7 @@ def train(folder: Path, steps: int, **options: Any) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of one process, and the same of two that gloo connects."""
     folder = tmp_path_factory.mktemp("runs")
     train(folder / "one", 4)
@@ -77,13 +82,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for worker in workers:
             worker.kill()
     train(folder / "fsdp_then_one", 4, resume=True)
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize(
     ("name", "alone"),
     [
         ("ddp", "one"),
+        ("torchrun", "one"),
         ("fsdp", "one"),
         ("ddp_accumulated", "one_accumulated"),
         ("one_then_fsdp", "one"),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.training.objective import Objective
@@ -28,6 +25,10 @@ def shard(objective: Objective, processes: Processes) -> None:
             "sharding needs several processes, got one: start them with torchrun, "
             "or train without it"
         )
+    # imported here and below, as it takes seconds that most runs need not spend
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(processes.device.type, (processes.world_size,))
     for block in objective.network.blocks:
         fully_shard(block, mesh=mesh)
@@ -37,23 +38,30 @@ def shard(objective: Objective, processes: Processes) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return the full tensor; every process must take part."""
-    tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    detached: Any = tensor.detach()
+    return detached.full_tensor() if _is_sharded(tensor) else detached
 
 
 def part(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor, sharing its memory."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    detached: Any = tensor.detach()
+    return detached.to_local() if _is_sharded(tensor) else detached
 
 
 def like(tensor: Tensor, values: Tensor) -> Tensor:
     """Lay out the same full `values` of every process as `tensor` is, and on its device."""
     values = values.to(tensor.device)
-    if not isinstance(tensor, DTensor):
+    if not _is_sharded(tensor):
         return values
-    mesh, placements = tensor.device_mesh, tensor.placements
-    return cast(Tensor, distribute_tensor(values, mesh, placements, src_data_rank=None))
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    model = cast(DTensor, tensor)
+    return distribute_tensor(values, model.device_mesh, model.placements, src_data_rank=None)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, told without importing that class."""
+    return hasattr(tensor, "full_tensor")
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def new_state(
     if sharded:
         shard(plain, processes)
     elif processes.world_size > 1:
-        objective = DistributedDataParallel(plain, broadcast_buffers=False)
+        objective = DistributedDataParallel(plain)
     matrices = [p for p in network.parameters() if p.ndim >= 2 and p.numel() > model.d_model]
     chosen = set(matrices)
     others = [p for p in network.parameters() if p not in chosen]
