@@ -15,7 +15,7 @@ import pytest
 import torch
 from sktime.datasets import load_airline
 
-from moirai_moe_forecaster import __version__, cli
+from moirai_moe_forecaster import __version__, cli, cli_pretrain
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.evaluation import LEVELS, mase, weighted_quantile_loss
@@ -248,14 +248,42 @@ def test_pretrain_stops_resumes_and_leaves_a_checkpoint(
     command = ["pretrain", "--data", str(corpus), "--output", str(output), "--seed", "3", "--quiet"]
     assert cli.main([*command, "--steps", "1"]) == 0
     assert cli.main([*command, "--steps", "2"]) == 1
-    assert cli.main([*command, "--steps", "2", "--resume"]) == 0
+    small = ["--set", "batch_rows=2", "--device", "cpu", "--minutes", "0"]
+    assert cli.main([*command, "--steps", "9", "--resume", *small]) == 0
     run = json.loads((output / "run.json").read_text())
-    assert (run["step"], run["training"]["steps"], run["training"]["seed"]) == (2, 2, 3)
+    assert (run["step"], run["training"]["steps"], run["training"]["seed"]) == (2, 9, 3)
     assert MoiraiMoEPipeline.from_pretrained(output).config.d_model == SIZES["d_model"]
 
 
+def test_pretrain_takes_any_field_of_the_training_configuration() -> None:
+    settings = ["learning_rate=2e-3", "precision=bfloat16", "betas=[0.8, 0.9]", "batch_rows=32"]
+    training = cli_pretrain.training_config(settings, steps=7, seed=3)
+    assert (training.steps, training.seed, training.batch_rows) == (7, 3, 32)
+    assert (training.learning_rate, training.betas) == (2e-3, (0.8, 0.9))
+    assert training.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("learning_rate", "--set takes NAME=VALUE, got 'learning_rate'"),
+        ("steps=3", "--set steps=3: use --steps instead"),
+        ("epochs=3", "unknown TrainConfig fields ['epochs']"),
+        ("precision=half", "precision must be one of ['float32', 'bfloat16'], got 'half'"),
+        ("batch_rows=many", "batch_rows must be a positive integer, got 'many'"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_before_any_data_is_read(
+    setting: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", "--data", "missing", "--steps", "3", "--output", "run"]
+    assert cli.main([*command, "--set", setting]) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
 def test_pretrain_knows_the_presets_of_the_configuration() -> None:
-    for name in cli.PRESETS:
+    for name in cli_pretrain.PRESETS:
         assert ModelConfig.preset(name)
 
 

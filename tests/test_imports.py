@@ -20,7 +20,7 @@ LAYERS = [
     {"official_layout"},
     {"checkpoint", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"adapters", "cli"},
+    {"adapters", "cli", "cli_pretrain"},
 ]
 ALLOWED_LIBRARIES = {
     "sktime": {"adapters"},

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -16,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moirai_moe_forecaster import __version__
-from moirai_moe_forecaster.errors import ConfigError, MissingExtraError, MoiraiMoEError
+from moirai_moe_forecaster import __version__, cli_pretrain
+from moirai_moe_forecaster.errors import MissingExtraError, MoiraiMoEError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +34,6 @@ AIRLINE_HORIZON = 36
 AIRLINE_SEASON = 12
 US_CHANGE_HORIZON = 12
 US_CHANGE_DRAWN = 36
-PRESETS = ("tiny", "small", "base")
 FACT_WIDTH = 24
 LIBRARIES = ("torch", "sktime", "numpy", "pandas")
 
@@ -131,41 +129,11 @@ def _add_pretrain(commands: Any) -> None:
     parser = _add_command(
         commands,
         "pretrain",
-        _pretrain,
+        cli_pretrain.run,
         "train a network from random weights on a folder of series",
-        """
-        The folder of data holds .parquet files, one per source, with one row per series and a
-        column y, a list of numbers (NaN is missing). Columns freq and start, if any, tell which
-        series belong together. The output folder receives the state of the run, metrics.jsonl
-        with a line per logged step and, at the end, a checkpoint for --model.
-
-        examples:
-          moirai-moe pretrain --data corpus --steps 20000 --output run
-          moirai-moe pretrain --data corpus --steps 30000 --output run --resume
-          moirai-moe demo --model run
-        """,
+        cli_pretrain.EPILOG,
     )
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="tiny", help="the network's size (default: tiny)"
-    )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of series")
-    parser.add_argument(
-        "--corpus",
-        type=Path,
-        metavar="FILE",
-        help="JSON object with 'weights' (factors by source) and 'exclude' (ids by source)",
-    )
-    parser.add_argument(
-        "--steps", type=int, required=True, metavar="N", help="optimiser steps in all"
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last state in the output folder"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no log")
+    cli_pretrain.add_arguments(parser)
 
 
 def _add_command(
@@ -397,44 +365,6 @@ def _parameter_counts(network: MoiraiMoE) -> tuple[int, int]:
     config = network.config
     idle = experts * (config.num_experts - config.experts_per_token) // config.num_experts
     return total, total - idle
-
-
-# --- pretrain ---------------------------------------------------------------------------------
-
-
-def _pretrain(arguments: argparse.Namespace) -> None:
-    import logging
-
-    from moirai_moe_forecaster.checkpoint import save_checkpoint
-    from moirai_moe_forecaster.config import ModelConfig, TrainConfig
-    from moirai_moe_forecaster.training.corpus import read_corpus
-    from moirai_moe_forecaster.training.loop import pretrain
-
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger(__package__).setLevel("WARNING" if arguments.quiet else "INFO")
-    network = pretrain(
-        ModelConfig.preset(arguments.preset),
-        TrainConfig(steps=arguments.steps, seed=arguments.seed),
-        read_corpus(arguments.data, *_corpus_options(arguments.corpus)),
-        arguments.output,
-        resume=arguments.resume,
-        progress=not arguments.quiet,
-    )
-    save_checkpoint(network, arguments.output)
-    print(f"checkpoint: {arguments.output.resolve()}")
-
-
-def _corpus_options(file: Path | None) -> tuple[Mapping[str, float], Mapping[str, Sequence[str]]]:
-    """Read the weights of sources and the series to leave out."""
-    if file is None:
-        return {}, {}
-    try:
-        options = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(options, dict) or options.keys() - {"weights", "exclude"}:
-        raise ConfigError(f"{file} must be a JSON object with the keys 'weights' and 'exclude'")
-    return options.get("weights", {}), options.get("exclude", {})
 
 
 # --- output -----------------------------------------------------------------------------------

@@ -132,6 +132,8 @@ def pretrain(
         if reason == SIGINT:
             log.warning("interrupted at step %d; the state is in %s", state.step, folder)
             raise KeyboardInterrupt
+        if reason:
+            log.info("time is up at step %d of %d; resume to go on", state.step, training.steps)
         return final_network(state, processes)
 
 

@@ -1,0 +1,153 @@
+"""The command ``moirai-moe pretrain``."""
+
+# like cli.py, this imports torch only when the command runs, so that --help answers at once
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moirai_moe_forecaster.config import ModelConfig, TrainConfig
+from moirai_moe_forecaster.errors import ConfigError
+
+PRESETS = ("tiny", "small", "base")
+OWN_OPTIONS = ("steps", "seed")
+EPILOG = """
+    The folder of data holds .parquet files, one per source, with one row per series and a
+    column y, a list of numbers (NaN is missing). The output folder receives the state of the
+    run, metrics.jsonl with a line per logged step and, at the end, a checkpoint for --model.
+    --set changes any field of TrainConfig, and is to be repeated with --resume.
+
+    examples:
+      moirai-moe pretrain --data corpus --steps 20000 --output run
+      moirai-moe pretrain --data corpus --steps 30000 --output run --resume
+      moirai-moe pretrain --data corpus --steps 20000 --output run --device cuda \\
+          --set precision=bfloat16 --set batch_rows=512 --set ema_decay=0.999
+      torchrun --nproc-per-node 8 -m moirai_moe_forecaster.cli pretrain --preset base --shard \\
+          --data corpus --steps 100000 --output run --set batch_rows=1024
+      moirai-moe demo --model run
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="tiny", help="the network's size (default: tiny)"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of series")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        metavar="FILE",
+        help="JSON object with 'weights' (factors by source) and 'exclude' (ids by source)",
+    )
+    parser.add_argument(
+        "--steps", type=int, required=True, metavar="N", help="optimiser steps in all"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
+    add_settings(parser)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last state in the output folder"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="stop after this time, with the state saved"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="such as cpu or cuda (default: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="share the weights out to the processes that torchrun started (FSDP2)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no log")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the option that changes fields of `TrainConfig`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="a field of TrainConfig, such as learning_rate=5e-4; may be repeated",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, and leave a checkpoint."""
+    training = training_config(arguments.settings, arguments.steps, arguments.seed)
+    weights, exclude = corpus_options(arguments.corpus)
+    import logging
+
+    from moirai_moe_forecaster.checkpoint import save_checkpoint
+    from moirai_moe_forecaster.training.loop import pretrain
+    from moirai_moe_forecaster.training.processes import is_first_process
+    from moirai_moe_forecaster.training.corpus import read_corpus
+
+    logging.basicConfig(format="%(message)s")
+    silent = arguments.quiet or not is_first_process()
+    logging.getLogger(__package__).setLevel("WARNING" if silent else "INFO")
+    network = pretrain(
+        ModelConfig.preset(arguments.preset),
+        training,
+        read_corpus(arguments.data, weights, exclude),
+        arguments.output,
+        resume=arguments.resume,
+        device=arguments.device,
+        progress=not arguments.quiet,
+        minutes=arguments.minutes,
+        shard=arguments.shard,
+    )
+    if is_first_process():
+        save_checkpoint(network, arguments.output)
+        print(f"checkpoint: {arguments.output.resolve()}")
+
+
+def training_config(settings: Sequence[str], steps: int, seed: int) -> TrainConfig:
+    """Build a configuration from texts such as ``learning_rate=5e-4``.
+
+    Raises
+    ------
+    ConfigError
+        If a text is none such, names no field or one that has an option of its own, or the value
+        does not suit the field.
+    """
+    values: dict[str, Any] = {"steps": steps, "seed": seed}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set takes NAME=VALUE, got {setting!r}")
+        if name in OWN_OPTIONS:
+            raise ConfigError(f"--set {setting}: use --{name} instead")
+        values[name] = _value(text)
+    return TrainConfig.from_dict(values)
+
+
+def corpus_options(
+    file: Path | None,
+) -> tuple[Mapping[str, float], Mapping[str, Sequence[str]]]:
+    """Read the weights of sources and the series to leave out."""
+    if file is None:
+        return {}, {}
+    try:
+        options = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(options, dict) or options.keys() - {"weights", "exclude"}:
+        raise ConfigError(f"{file} must be a JSON object with the keys 'weights' and 'exclude'")
+    return options.get("weights", {}), options.get("exclude", {})
+
+
+def _value(text: str) -> Any:
+    """Read a number, a pair or a boolean as JSON has it, and anything else as a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
