@@ -7,8 +7,8 @@ The machine needs torch, numpy, pyarrow, safetensors and tqdm, and the package's
 
 ``--import`` starts from what an earlier slice exported, if the output folder holds no run yet.
 ``--export`` writes the run in bfloat16 as files under 16 MB. Without ``--steps`` nothing is
-trained, so that a run can be rebuilt elsewhere. As an exported run is rounded, one that goes on from it is
-not bit by bit the unbroken one.
+trained, so that a run can be rebuilt elsewhere. As an exported run is rounded, one that goes on
+from it is not bit by bit the unbroken one.
 """
 
 from __future__ import annotations

@@ -50,10 +50,9 @@ def test_slices_go_on_from_each_other_on_a_bare_machine(tmp_path: Path) -> None:
     corpus.mkdir()
     series = [waves()[0].series(index).tolist() for index in range(25)]
     parquet.write_table(pyarrow.table({"y": series}), corpus / "a.parquet")
-    settings = [
-        f"--set={text}"
-        for text in ("batch_rows=2", "row_tokens=16", "synthetic_share=0", "coupled_share=0")
-    ]
+    sizes = ("batch_rows=2", "row_tokens=16", "max_points=256")
+    shares = ("synthetic_share=0", "coupled_share=0")
+    settings = [f"--set={setting}" for setting in sizes + shares]
     common = ["--data", corpus, "--steps", 2, *settings]
     first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
     run_script(*common, "--output", first, "--minutes", 0, "--export", out)

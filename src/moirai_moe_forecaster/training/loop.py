@@ -132,7 +132,7 @@ def pretrain(
         if reason == SIGINT:
             log.warning("interrupted at step %d; the state is in %s", state.step, folder)
             raise KeyboardInterrupt
-        if reason:
+        if state.step < training.steps:
             log.info("time is up at step %d of %d; resume to go on", state.step, training.steps)
         return final_network(state, processes)
 
@@ -166,6 +166,10 @@ def _run(
         last = state.step == training.steps
         validated = bool(validation) and (state.step % training.validate_every == 0 or last)
         logged = state.step % training.log_every == 0 or last or validated
+        if processes.world_size == 1 or logged:
+            # processes must leave at the same step, and asking them each time would cost a wait
+            reason = largest_over_processes(stop.reason, processes.device)
+        logged = logged or reason > 0
         if logged or processes.device.type == "cpu":
             _refuse_too_many_skips(state)
         if logged:
@@ -180,9 +184,6 @@ def _run(
             if processes.rank == 0:
                 append(folder / METRICS_FILE, metrics)
         bar.update()
-        if processes.world_size == 1 or logged:
-            # processes must leave at the same step, and asking them each time would cost a wait
-            reason = largest_over_processes(stop.reason, processes.device)
         if state.step % training.save_every == 0 or last or reason:
             with clock.paused():
                 save_state(folder, state, training, processes)
