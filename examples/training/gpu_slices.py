@@ -30,10 +30,10 @@ from moirai_moe_forecaster.cli_pretrain import (
     training_config,
 )
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.training.corpus import read_corpus
 from moirai_moe_forecaster.training.loop import pretrain
 from moirai_moe_forecaster.training.metrics import METRICS_FILE
 from moirai_moe_forecaster.training.state import RUN_FILE, STATE_FILE
-from moirai_moe_forecaster.training.corpus import read_corpus
 
 SHARD_BYTES = 15_500_000
 MOST_FILES = 8

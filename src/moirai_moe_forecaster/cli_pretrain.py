@@ -87,9 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from moirai_moe_forecaster.checkpoint import save_checkpoint
+    from moirai_moe_forecaster.training.corpus import read_corpus
     from moirai_moe_forecaster.training.loop import pretrain
     from moirai_moe_forecaster.training.processes import is_first_process
-    from moirai_moe_forecaster.training.corpus import read_corpus
 
     logging.basicConfig(format="%(message)s")
     silent = arguments.quiet or not is_first_process()

@@ -68,7 +68,8 @@ def step_of(folder: Path) -> int:
 
 
 def test_the_loss_falls_and_metrics_are_written(tmp_path: Path) -> None:
-    longer = replace(TRAINING, steps=60, learning_rate=5e-3)
+    plain = {"mixing_share": 0.0, "stride_share": 0.0, "missing_share": 0.0}
+    longer = replace(TRAINING, steps=60, learning_rate=5e-3, **plain)
     pretrain(MODEL, longer, waves(), tmp_path, progress=False)
     lines = metrics(tmp_path)
     assert [line["step"] for line in lines] == list(range(1, 61))
@@ -78,7 +79,15 @@ def test_the_loss_falls_and_metrics_are_written(tmp_path: Path) -> None:
 
 
 def test_bfloat16_learns_with_weights_in_float32(tmp_path: Path) -> None:
-    half = replace(STEADY, steps=60, learning_rate=5e-3, precision="bfloat16")
+    half = replace(
+        STEADY,
+        steps=60,
+        learning_rate=5e-3,
+        precision="bfloat16",
+        mixing_share=0.0,
+        stride_share=0.0,
+        missing_share=0.0,
+    )
     full = replace(half, steps=5, precision="float32")
     network = pretrain(MODEL, half, waves(), tmp_path / "half", progress=False)
     pretrain(MODEL, full, waves(), tmp_path / "full", progress=False)

@@ -13,7 +13,7 @@ from moirai_moe_forecaster.training.objective import (
     next_patch_losses,
     training_loss,
 )
-from moirai_moe_forecaster.training.windows import TrainingBatch
+from moirai_moe_forecaster.training.packing import TrainingBatch
 
 TOKENS = 6
 
