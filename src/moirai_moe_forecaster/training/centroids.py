@@ -132,7 +132,7 @@ def kmeans(points: Tensor, count: int, generator: torch.Generator, iterations: i
     ----------
     points : Tensor, (point, dimension)
     count : int
-        Number of clusters.
+        How many clusters.
     generator : torch.Generator
         On the CPU, whatever the device of `points`.
     iterations : int, default=100
@@ -150,20 +150,35 @@ def kmeans(points: Tensor, count: int, generator: torch.Generator, iterations: i
     """
     if not points.isfinite().all():
         raise InvalidInputError("cannot cluster points that are not finite; did training diverge?")
+    # distances by products are fast, and lose no digits where the points lie around the origin
+    middle = points.mean(0)
+    points = points - middle
+    lengths = points.square().sum(1)
     centroids = _seeds(points, count, generator)
-    clusters = torch.full_like(points[:, 0], -1, dtype=torch.long)
+    clusters = torch.full_like(lengths, -1, dtype=torch.long)
     for _ in range(iterations):
-        distance, nearest = torch.cdist(points, centroids).min(1)
-        empty = torch.bincount(nearest, minlength=count) == 0
-        # a cluster that has lost its points starts again at those that are served worst
-        nearest[distance.topk(int(empty.sum())).indices] = empty.nonzero().flatten()
+        # squared distances, but for the points' own lengths, which change no comparison
+        squares = torch.addmm(centroids.square().sum(1), points, centroids.T, alpha=-2)
+        smallest, nearest = squares.min(1)
+        nearest = _without_empty(nearest, lengths + smallest, count)
         if torch.equal(nearest, clusters):
             break
         clusters = nearest
         # by a product instead of a scattered sum, whose order and so rounding vary on a GPU
         members = F.one_hot(clusters, count).to(points.dtype).T
         centroids = members @ points / members.sum(1, keepdim=True)
-    return centroids
+    return centroids + middle
+
+
+def _without_empty(clusters: Tensor, distance: Tensor, count: int) -> Tensor:
+    """Give every empty cluster the point that is served worst and not alone in its cluster."""
+    clusters, sizes = clusters.clone(), torch.bincount(clusters, minlength=count)
+    for empty in (sizes == 0).nonzero().flatten().tolist():
+        worst = torch.where(sizes[clusters] > 1, distance, -torch.inf).argmax()
+        sizes[clusters[worst]] -= 1
+        sizes[empty] += 1
+        clusters[worst] = empty
+    return clusters
 
 
 def _seeds(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
