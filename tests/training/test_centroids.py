@@ -21,9 +21,10 @@ from moirai_moe_forecaster.training.centroids import (
     token_clusters,
     token_representations,
 )
+from moirai_moe_forecaster.training.corpus import Source
 from moirai_moe_forecaster.training.expert_load import expert_load
 from moirai_moe_forecaster.training.loop import pretrain
-from moirai_moe_forecaster.training.windows import BatchMaker, Source
+from moirai_moe_forecaster.training.windows import BatchMaker
 from tiny_network import tiny_network
 
 DENSE: dict[str, int] = {"num_experts": 1, "experts_per_token": 1}
@@ -201,7 +202,7 @@ def test_the_load_of_experts_counts_the_choices_for_valid_tokens() -> None:
             choices = routing.experts[(tokens.sample_id > 0).flatten()]
             for expert in range(4):
                 expected[layer, expert] += (choices == expert).sum()
-    assert expected.min() > 0
+    assert ((expected > 0).sum(1) > 2).all()
     load = expert_load(network, data)
     torch.testing.assert_close(load, expected / expected.sum(1, keepdim=True))
     torch.testing.assert_close(expert_load(tiny_network(**DENSE), data), torch.ones(2, 1))

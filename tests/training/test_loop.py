@@ -384,3 +384,38 @@ def test_a_gpu_resumes_as_an_unbroken_run(tmp_path: Path, precision: Any) -> Non
     pretrain(MODEL, whole, waves(), tmp_path / "broken", resume=True, progress=False)
     got = [line["loss"] for line in metrics(tmp_path / "broken")]
     np.testing.assert_allclose(got, expected, rtol=1e-3)
+
+
+CENTROID = replace(MODEL, router="centroid", num_layers=1)
+CENTROIDS = "blocks.0.router.centroids"
+
+
+def test_initial_weights_enter_before_the_first_step_and_stay_in_the_state(tmp_path: Path) -> None:
+    centroids = torch.arange(64.0).view(4, 16)
+    still = replace(TRAINING, learning_rate=1e-30, steps=1)
+    given = {CENTROIDS: centroids, "norm.weight": torch.full((16,), 3.0)}
+    trained = pretrain(CENTROID, still, waves(), tmp_path, initial=given, progress=False)
+    assert torch.equal(trained.state_dict()[CENTROIDS], centroids)
+    assert torch.equal(trained.state_dict()["norm.weight"], given["norm.weight"])
+    longer = replace(TRAINING, steps=3)
+    resumed = pretrain(CENTROID, longer, waves(), tmp_path, resume=True, progress=False)
+    assert torch.equal(resumed.state_dict()[CENTROIDS], centroids)
+    assert not torch.equal(resumed.state_dict()["norm.weight"], given["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        (None, "'blocks.0.router.centroids' was never set: make centroids with"),
+        ({CENTROIDS: torch.zeros(4, 16)}, "was never set"),
+        ({CENTROIDS: torch.ones(5, 16)}, r"has the shape \(4, 16\) in the network, got \(5, 16\)"),
+        ({CENTROIDS: torch.ones(4, 16), "centroids": torch.ones(4, 16)}, "has no 'centroids'"),
+    ],
+)
+def test_initial_weights_that_do_not_fit_are_refused_before_anything_is_written(
+    initial: dict[str, torch.Tensor] | None, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(InvalidInputError, match=message):
+        pretrain(CENTROID, TRAINING, waves(), folder, initial=initial, progress=False)
+    assert not folder.exists()

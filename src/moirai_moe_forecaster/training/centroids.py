@@ -18,7 +18,8 @@ from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
-from moirai_moe_forecaster.training.windows import BatchMaker, Source, hold_out
+from moirai_moe_forecaster.training.corpus import Source, hold_out
+from moirai_moe_forecaster.training.windows import BatchMaker
 
 log = logging.getLogger(__name__)
 

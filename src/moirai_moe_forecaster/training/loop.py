@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
@@ -55,6 +56,7 @@ def pretrain(
     sources: Sequence[Source],
     output: str | Path,
     *,
+    initial: Mapping[str, Tensor] | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -76,6 +78,10 @@ def pretrain(
         `read_corpus` reads them; the last part of some series is held out for validation.
     output : str or Path
         Folder for the state and ``metrics.jsonl``, one JSON object per logged step.
+    initial : mapping of str to Tensor, optional
+        Entries of the network's state dict that take the place of the random ones before the first
+        step: token clusters (`centroids_from`), or weights for a warm start. A resumed run has all
+        of its weights in the state and does not read them.
     resume : bool, default=False
         Go on from the state in `output`. Otherwise `output` must not hold one. The number of
         processes may differ from before.
@@ -99,20 +105,21 @@ def pretrain(
     ConfigError
         If a step has too few rows for the processes and micro-batches.
     InvalidInputError
-        If there is no such device, or `shard` is True for a single process.
+        If there is no such device, `shard` is True for a single process, `initial` names what the
+        network does not have, or in another shape, or centroid gating has no centroids.
     TrainingError
         If the loss was not finite for several steps in a row.
     """
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     _check_folder(folder, resume)
     with Stop(minutes) as stop, joined_processes(device) as processes:
         parts = processes.world_size * training.accumulate
         _check_rows(training, parts)
-        state = new_state(model, training, processes, shard)
+        state = new_state(model, training, processes, None if resume else initial or {}, shard)
         if resume:
             load_state(folder, state, training)
             log.info("resumed at step %d", state.step)
+        folder.mkdir(parents=True, exist_ok=True)
         kept, held_out = hold_out(sources)
         maker = BatchMaker(kept, model, training, processes.device)
         validation = [

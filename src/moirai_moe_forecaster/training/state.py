@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.training.initial import set_initial
 from moirai_moe_forecaster.training.objective import Objective
 from moirai_moe_forecaster.training.processes import Processes
 from moirai_moe_forecaster.training.sharding import like, part, shard, swap, whole
@@ -71,12 +72,21 @@ class State:
 
 
 def new_state(
-    model: ModelConfig, training: TrainConfig, processes: Processes, sharded: bool = False
+    model: ModelConfig,
+    training: TrainConfig,
+    processes: Processes,
+    initial: Mapping[str, Tensor] | None,
+    sharded: bool = False,
 ) -> State:
-    """Draw random weights from the seed, the same in every process."""
+    """Draw random weights from the seed, the same in every process, and replace some by `initial`.
+
+    None is for a state that `load_state` fills.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(training.seed)
         network = MoiraiMoE(model).train().to(processes.device)
+    if initial is not None:
+        set_initial(network, initial)
     plain = Objective(network)
     objective: nn.Module = plain
     if sharded:
