@@ -26,6 +26,24 @@ def test_every_calendar_is_drawn_and_the_ruling_period_is_there() -> None:
     assert 0.2 < multiple < 0.7
 
 
+@pytest.mark.parametrize(
+    "short_and_long", [(24, 168), (48, 336), (96, 672), (144, 1008), (288, 2016), (7, 365.25)]
+)
+def test_long_periods_come_with_their_short_ones(short_and_long: tuple[float, float]) -> None:
+    periods = seasonal_shapes.draw_periods(8000, seeded())
+    short, long = ((periods == period).any(1) for period in short_and_long)
+    assert (short & long).float().mean() > 0.02
+    assert (short & long).sum() > 0.5 * long.sum()
+
+
+def test_two_seasons_at_once_are_both_seen() -> None:
+    season = seasonal_shapes.seasonality(600, 2048, seeded(4), strict=1.0)
+    week = autocorrelation(season, 168)
+    day = autocorrelation(season, 24)
+    hourly = (day > 0.3) & (week > 0.99) & (day < 0.95)
+    assert hourly.float().mean() > 0.07, "no daily rhythm within a weekly one"
+
+
 @pytest.mark.parametrize("period", [7.0, 24.0, 168.0])
 @pytest.mark.parametrize("shape", [shape for shape, _ in seasonal_shapes.SHAPES])
 def test_shapes_repeat_to_the_last_bit(shape: seasonal_shapes.Shape, period: float) -> None:

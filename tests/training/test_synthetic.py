@@ -1,11 +1,19 @@
 """Each generator gives finite, reproducible series with the property that it is named for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 
-from moirai_moe_forecaster.training import everyday_series, synthetic, textbook_models, trends
+from moirai_moe_forecaster.training import (
+    chaos,
+    economic_series,
+    everyday_series,
+    synthetic,
+    textbook_models,
+    trends,
+)
 from moirai_moe_forecaster.training.stochastic import Process, standardise
 
 NATURAL_LAGS = (4, 5, 7, 12, 24, 30, 48, 52, 60, 96, 144, 168, 288, 336, 365)
@@ -87,6 +95,23 @@ def test_the_device_is_that_of_the_generator(name: str) -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     series = synthetic.GENERATORS[name][0](8, 200, generator)
     assert series.device.type == "cuda"
+    assert series.isfinite().all()
+
+
+EVERYTHING: dict[str, Callable[[torch.Generator], torch.Tensor]] = {
+    **{name: partial(process, 12, 60) for name, (process, _) in synthetic.GENERATORS.items()},
+    **{process.__name__: partial(process, 12, 60) for process, _ in synthetic.DRIVERS},
+    "coupled": partial(synthetic.coupled, 6, 3, 60),
+}
+
+
+@pytest.mark.parametrize("name", list(EVERYTHING))
+def test_nothing_is_made_on_a_default_device(name: str) -> None:
+    # A tensor made without saying where would be without values here, and spoil the series, as it
+    # would be on the CPU beside a generator of a GPU.
+    with torch.device("meta"):
+        series = EVERYTHING[name](seeded())
+    assert series.device.type == "cpu"
     assert series.isfinite().all()
 
 
@@ -183,14 +208,14 @@ def test_oscillators_have_one_frequency() -> None:
 
 
 def test_logistic_map_is_a_parabola_of_its_past() -> None:
-    series = draw(textbook_models.logistic_map)
+    series = draw(chaos.logistic_map)
     past, present = series[:, :-1], series[:, 1:]
     fit = explained(present, past, past.square())
     assert fit.median() > 0.7
     assert (autocorrelation(series, 1) < 0).float().mean() > 0.8
 
 
-@pytest.mark.parametrize("process", [textbook_models.lorenz, textbook_models.mackey_glass])
+@pytest.mark.parametrize("process", [chaos.lorenz, chaos.mackey_glass])
 def test_chaotic_flows_are_smooth_bounded_and_never_settle(process: Process) -> None:
     series = draw(process, count=20)
     assert (autocorrelation(series, 1) > 0.9).all()
@@ -198,7 +223,47 @@ def test_chaotic_flows_are_smooth_bounded_and_never_settle(process: Process) -> 
     assert (series[:, -400:].std(1) > 0.05 * series.std(1)).all()
 
 
+def test_lorenz_visits_both_lobes_at_the_classical_size() -> None:
+    # z of the Lorenz system is positive, x and y change sign; x stays within about 20.
+    series = draw(chaos.lorenz, count=60, length=3000)[:, 1000:]
+    upright = series.amin(1) > 0
+    assert 0.15 < upright.float().mean() < 0.55
+    lobes = series[~upright]
+    assert (lobes.amin(1) < -5).float().mean() > 0.9
+    assert (lobes.amax(1) > 5).float().mean() > 0.9
+    assert series.abs().max() < 70
+
+
+def test_mackey_glass_obeys_its_delay_equation() -> None:
+    series = draw(chaos.mackey_glass, count=30, length=400).double()
+    feedback = series[:, 30:] - 0.9 * series[:, 29:-1]
+    power = torch.linspace(8, 11, 31, dtype=torch.float64)[:, None, None]
+    errors = []
+    for delay in range(10, 30):
+        past = series[:, 30 - delay : -delay]
+        errors.append((0.2 * past / (1 + past**power) - feedback).abs().amax(2))
+    assert torch.stack(errors).amin((0, 1)).max() < 0.01
+
+
 # Trends and everyday series
+
+
+def test_lines_bend_rarely() -> None:
+    bends = draw(trends.piecewise_trend).double().diff(n=2, dim=1).abs() > 1e-3
+    assert bends.float().mean(1).median() < 0.05
+
+
+def test_growth_saturates() -> None:
+    series = standardise(draw(trends.growth))
+    steps = series.diff(dim=1).abs()
+    busiest = steps.topk(steps.shape[1] // 4, dim=1).values.sum(1) / steps.sum(1)
+    assert busiest.median() > 0.6
+
+
+def test_exponential_trends_are_positive_and_change_by_factors() -> None:
+    series = draw(trends.exponential_trend)
+    assert (series > 0).all()
+    assert (series.amax(1) / series.amin(1)).median() > 5
 
 
 @pytest.mark.parametrize("process", [process for process, _ in trends.TRENDS])
@@ -228,6 +293,53 @@ def test_working_weeks_repeat_daily_and_weekly() -> None:
     assert (seasonal_strength(series, (24, 48, 96, 144, 288)) > 0.4).float().mean() > 0.5
     weekly = autocorrelation(series, 168) - autocorrelation(series, 144)
     assert (weekly > 0.05).float().mean() > 0.2
+
+
+def seasonal_naive_error(series: torch.Tensor, lag: int) -> torch.Tensor:
+    """Mean absolute change over a cycle, relative to that over one step."""
+    cycle_ago = (series[:, lag:] - series[:, :-lag]).abs().mean(1)
+    return cycle_ago / series.diff(dim=1).abs().mean(1)
+
+
+def test_tourism_is_clean_and_hard_to_beat_by_the_value_a_cycle_ago() -> None:
+    series = draw(economic_series.tourism, count=200, length=600)
+    assert (series > 0).all()
+    logarithm = series.log()
+    best = torch.stack([seasonal_naive_error(logarithm, lag) for lag in (4, 7, 12, 24, 52)]).amin(0)
+    assert best.median() < 0.5
+    assert best.quantile(0.1) < 0.2
+
+
+def test_tourism_seasons_change_their_depth_slowly() -> None:
+    steps = draw(economic_series.tourism, count=100, length=2080).log().diff(dim=1)
+    depth = steps.unfold(1, 104, 104).std(2)
+    near, far = ((depth[:, k:] / depth[:, :-k]).log().abs().mean() for k in (1, 8))
+    assert far > 0.14
+    assert near < 0.7 * far
+
+
+def test_national_accounts_grow_even_over_few_points() -> None:
+    series = draw(economic_series.national_accounts, count=300, length=48)
+    assert (series > 0).all()
+    logarithm = series.log()
+    line = torch.arange(48.0).expand(300, -1)
+    assert (explained(logarithm, line) > 0.8).float().mean() > 0.4
+    assert 0.65 < (logarithm[:, -1] > logarithm[:, 0]).float().mean() < 0.97
+    growth = (logarithm[:, -1] - logarithm[:, 0]).abs().exp()
+    assert growth.quantile(0.3) < 1.5
+    assert growth.quantile(0.8) > 3, "no exponential growth"
+
+
+def test_some_national_accounts_have_quarters_or_months() -> None:
+    steps = draw(economic_series.national_accounts, count=300, length=120).log().diff(dim=1)
+    strength = seasonal_strength(steps, (4, 12))
+    assert 0.1 < (strength > 0.5).float().mean() < 0.5
+
+
+def test_temperatures_have_a_season_and_persistent_anomalies() -> None:
+    series = draw(synthetic.temperature, count=200)
+    assert (seasonal_strength(series) > 0.4).float().mean() > 0.3
+    assert (autocorrelation(series, 1) > 0.8).float().mean() > 0.4
 
 
 def test_retail_is_positive_with_yearly_or_weekly_rhythm() -> None:

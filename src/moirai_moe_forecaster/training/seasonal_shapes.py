@@ -26,12 +26,16 @@ CALENDARS: tuple[tuple[tuple[float, float, float], float], ...] = (
     ((52, 13, 0), 0.5),
     ((7, 365.25, 30.44), 3.0),  # daily
     ((5, 21, 261), 0.5),  # business days
+    ((4, 28, 1461), 0.4),  # every six hours
+    ((8, 56, 2922), 0.4),  # every three hours
     ((24, 168, 8766), 4.0),  # hourly
     ((48, 336, 0), 2.0),  # half-hourly
     ((96, 672, 0), 1.5),  # every 15 minutes
     ((144, 1008, 0), 1.0),  # every 10 minutes
     ((288, 2016, 0), 1.0),  # every 5 minutes
-    ((60, 1440, 0), 0.7),  # every minute
+    ((60, 1440, 10080), 0.7),  # every minute
+    ((360, 8640, 0), 0.3),  # every ten seconds
+    ((60, 3600, 0), 0.3),  # every second
 )
 """Periods in steps, the ruling one first (0: none), and the weight of each sampling frequency."""
 
@@ -52,7 +56,7 @@ def draw_periods(count: int, generator: torch.Generator) -> torch.Tensor:
     arbitrary = torch.where(chance(generator, count, 1, of=0.7), arbitrary.round(), arbitrary)
     arbitrary = arbitrary * torch.tensor([1.0, 0.0, 0.0], device=device)
     drawn = torch.where(chance(generator, count, 1, of=0.12), arbitrary, drawn)
-    kept = uniform(generator, count, 3) < torch.tensor([1.0, 0.6, 0.3], device=device)
+    kept = uniform(generator, count, 3) < torch.tensor([1.0, 0.75, 0.3], device=device)
     # Now and then the long cycle of a calendar rules alone: a week without a daily rhythm.
     alone = chance(generator, count, 1, of=0.1) & (drawn[:, 1:2] > 0)
     second_only = torch.tensor([False, True, False], device=device)
@@ -60,11 +64,11 @@ def draw_periods(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def phase_of(time: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
-    """Fraction of the cycle that has passed; zero for a period of zero.
+    """Fraction of the cycle that has passed.
 
     The remainder of whole time steps is exact, so a strict season repeats to the last bit.
     """
-    return (time % period.clamp_min(1)) / period.clamp_min(1)
+    return (time % period) / period
 
 
 def harmonics(phase: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -149,6 +153,30 @@ def cycle(phase: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return standardise(series)
 
 
+def cycle_of_present(
+    time: torch.Tensor, period: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw a cycle for the series that have this period, zero for those whose period is zero.
+
+    Parameters
+    ----------
+    time : Tensor
+        (count, length).
+    period : Tensor
+        (count, 1), in steps.
+
+    Returns
+    -------
+    Tensor
+        (count, length).
+    """
+    series = torch.zeros_like(time)
+    rows = (period[:, 0] > 0).nonzero().squeeze(1)
+    if len(rows):
+        series[rows] = cycle(phase_of(time[rows], period[rows]), generator)
+    return series
+
+
 def seasonality(
     count: int, length: int, generator: torch.Generator, strict: float = 0.6
 ) -> torch.Tensor:
@@ -165,12 +193,11 @@ def seasonality(
     """
     time = clock(count, length, generator)
     periods = draw_periods(count, generator)
-    share = log_uniform(generator, count, 3, low=0.3, high=1.5) * (periods > 0)
-    parts = []
-    for k in range(3):
-        phase = phase_of(time, periods[:, k : k + 1])
-        parts.append(share[:, k : k + 1] * cycle(phase, generator))
-    fast, slow, slowest = parts
+    share = log_uniform(generator, count, 3, low=0.3, high=1.5)
+    fast, slow, slowest = (
+        share[:, k : k + 1] * cycle_of_present(time, periods[:, k : k + 1], generator)
+        for k in range(3)
+    )
     interacting = chance(generator, count, 1, of=0.35)
     season = slow + slowest + fast * torch.where(interacting, torch.exp(slow), 1.0)
 
@@ -178,7 +205,7 @@ def seasonality(
     memory = log_uniform(generator, count, 1, low=200, high=5000)
     drift = autoregression(memory, normal(generator, count, length))
     gain = torch.exp(uniform(generator, count, 1, high=0.7) * drift)
-    replacement = cycle(phase_of(time, periods.amax(1, keepdim=True)), generator)
+    replacement = cycle_of_present(time, periods.amax(1, keepdim=True) * evolving, generator)
     progress = torch.sigmoid(2 * drift.flip(-1))
     evolved = gain * torch.lerp(season, replacement, progress)
     return standardise(torch.where(evolving, evolved, season))

@@ -7,6 +7,8 @@ steps and start at about ten, so that short crops of long series still show some
 
 import torch
 
+from moirai_moe_forecaster.training.chaos import logistic_map, lorenz, mackey_glass
+from moirai_moe_forecaster.training.economic_series import national_accounts, tourism
 from moirai_moe_forecaster.training.everyday_series import (
     counts,
     epidemic,
@@ -38,9 +40,6 @@ from moirai_moe_forecaster.training.stochastic import (
 from moirai_moe_forecaster.training.textbook_models import (
     exponential_smoothing,
     gaussian_process,
-    logistic_map,
-    lorenz,
-    mackey_glass,
     mean_reverting,
     oscillator,
     random_walk,
@@ -53,9 +52,11 @@ from moirai_moe_forecaster.training.trends import staircase
 GENERATORS: dict[str, tuple[Process, float]] = {
     "gaussian_process": (gaussian_process, 3.0),
     "seasonal": (seasonal, 6.0),
-    "working_week": (working_week, 2.0),
+    "working_week": (working_week, 2.5),
     "retail": (retail, 2.0),
-    "trending": (trending, 2.5),
+    "tourism": (tourism, 2.5),
+    "national_accounts": (national_accounts, 2.0),
+    "trending": (trending, 2.0),
     "exponential_smoothing": (exponential_smoothing, 2.0),
     "seasonal_arima": (seasonal_arima, 2.0),
     "random_walk": (random_walk, 1.0),

@@ -1,4 +1,4 @@
-"""Simulators of the standard models of time-series analysis, physics and finance.
+"""Simulators of the standard models of time-series analysis and finance.
 
 Each takes (count, length, generator) and draws its parameters anew for each of the series.
 """
@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from moirai_moe_forecaster.training.seasonal_shapes import cycle, phase_of
+from moirai_moe_forecaster.training.seasonal_shapes import cycle, draw_periods, phase_of
 from moirai_moe_forecaster.training.stochastic import (
     autoregression,
     bounded,
@@ -31,7 +31,8 @@ def gaussian_process(count: int, length: int, generator: torch.Generator) -> tor
     KernelSynth of Chronos (Ansari et al., arXiv 2403.07815), drawn with random Fourier features
     (Rahimi and Recht, 2007) in place of a Cholesky factor. Features of a product kernel add their
     phases: radial basis and rational quadratic kernels are linear in time, a periodic kernel is a
-    radial basis on the circle, a linear kernel scales the sample, white noise is added.
+    radial basis on the circle, a linear kernel scales the sample, white noise is added. The periods
+    of a series belong to one sampling frequency.
 
     Returns
     -------
@@ -40,6 +41,8 @@ def gaussian_process(count: int, length: int, generator: torch.Generator) -> tor
     """
     terms, features = 3, 40
     time = torch.arange(length, device=generator.device).float()
+    natural = draw_periods(count, generator)
+    natural = torch.where(natural > 0, natural, natural.amax(1, keepdim=True))
     total = torch.zeros(count, length, device=generator.device)
     for term in range(terms):
         smooth = chance(generator, count, 1, of=0.5)
@@ -56,8 +59,7 @@ def gaussian_process(count: int, length: int, generator: torch.Generator) -> tor
         spread = torch.where(chance(generator, count, 1, of=0.5), spread, 1.0)
         slope = normal(generator, count, features) * spread * smooth / scale
 
-        periods = [4, 5, 7, 12, 24, 30, 48, 52, 60, 96, 144, 168, 288, 336, 365]
-        angle = 2 * math.pi * time / choose(generator, count, 1, among=periods)
+        angle = 2 * math.pi * time / natural[:, term, None]
         roughness = log_uniform(generator, count, 1, low=0.3, high=3)
         across, along = (normal(generator, count, features) * roughness * periodic for _ in "xy")
 
@@ -97,7 +99,8 @@ def exponential_smoothing(count: int, length: int, generator: torch.Generator) -
     slope = recursion(damping, beta * error + start)
     level = recursion(one, alpha * error + damping * previous(slope))
 
-    period = choose(generator, count, 1, among=[4, 7, 12, 12, 24, 24, 48, 52, 96, 168]).long()
+    periods = [4, 4, 7, 12, 12, 12, 24, 24, 48, 52, 96, 144, 168, 336]
+    period = choose(generator, count, 1, among=periods).long()
     first_cycle = torch.arange(length, device=generator.device) < period
     strength = log_uniform(generator, count, 1, low=0.5, high=10)
     in_season = chance(generator, count, 1, of=0.75)
@@ -122,7 +125,8 @@ def seasonal_arima(count: int, length: int, generator: torch.Generator) -> torch
     """
     warm_up = 64
     shocks = normal(generator, count, warm_up + length)
-    period = choose(generator, count, 1, among=[4, 7, 12, 12, 24, 24, 48, 52, 96]).long()
+    periods = [4, 4, 7, 12, 12, 12, 24, 24, 48, 52, 96, 168, 336]
+    period = choose(generator, count, 1, among=periods).long()
     # A strong first cycle stands for the long past of a nearly integrated seasonal factor.
     early = torch.arange(warm_up + length, device=generator.device) < period
     in_season = chance(generator, count, 1, of=0.7)
@@ -215,47 +219,3 @@ def oscillator(count: int, length: int, generator: torch.Generator) -> torch.Ten
     series = standardise(recursion(root, kicks.to(root.dtype)).real)
     share = log_uniform(generator, count, 1, low=0.005, high=0.5)
     return series + share * normal(generator, count, length)
-
-
-def logistic_map(count: int, length: int, generator: torch.Generator) -> torch.Tensor:
-    """Logistic map, periodic or chaotic (May, 1976), some observed through noise."""
-    growth_rate = uniform(generator, count, low=3.3, high=4)
-    state = uniform(generator, count, low=0.1, high=0.9)
-    states = []
-    for _ in range(length):
-        state = growth_rate * state * (1 - state)
-        states.append(state)
-    series = torch.stack(states, dim=1)
-    return series + uniform(generator, count, 1, high=0.1) * normal(generator, count, length)
-
-
-def lorenz(count: int, length: int, generator: torch.Generator) -> torch.Tensor:
-    """One coordinate of the Lorenz system (1963), sampled finely or coarsely."""
-    state = 5 * normal(generator, 3, count)
-    heat = uniform(generator, count, low=26, high=35)
-    step = log_uniform(generator, count, low=0.005, high=0.03)
-
-    def velocity(state: torch.Tensor) -> torch.Tensor:
-        x, y, z = state
-        return torch.stack([10 * (y - x), x * (heat - z) - y, x * y - 8 / 3 * z])
-
-    states = []
-    for _ in range(length):
-        state = state + step * velocity(state + 0.5 * step * velocity(state))
-        states.append(state)
-    axis = torch.randint(3, (1, count, 1), generator=generator, device=generator.device)
-    orbit = torch.stack(states, dim=2)
-    return orbit.gather(0, axis.expand(1, count, length))[0]
-
-
-def mackey_glass(count: int, length: int, generator: torch.Generator) -> torch.Tensor:
-    """Delayed feedback of Mackey and Glass (1977): irregular oscillations."""
-    delay = torch.randint(10, 30, (count,), generator=generator, device=generator.device)
-    power = uniform(generator, count, low=8, high=11)
-    warm_up = 150
-    history = uniform(generator, warm_up + length, count, low=0.4, high=1.3)
-    rows = torch.arange(count, device=generator.device)
-    for now in range(30, warm_up + length):
-        past = history[now - delay, rows]
-        history[now] = 0.9 * history[now - 1] + 0.2 * past / (1 + past**power)
-    return history[warm_up:].T.contiguous()
