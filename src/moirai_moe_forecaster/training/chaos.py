@@ -39,12 +39,14 @@ def lorenz(count: int, length: int, generator: torch.Generator) -> torch.Tensor:
     )
     law = constant.repeat(count, 1, 1)
     law[:, 1, 0] = uniform(generator, count, low=26, high=35)
-    law = law * log_uniform(generator, count, 1, 1, low=0.004, high=0.02)
+    law = law * log_uniform(generator, count, 1, 1, low=0.008, high=0.025)
 
     def move(state: torch.Tensor) -> torch.Tensor:
         return law @ torch.cat([state, state[:, :1] * state[:, 1:]], dim=1)
 
-    state = 5 * normal(generator, count, 3, 1)
+    # about where the orbits are, so that none has to find its way there first
+    x, y, z = normal(generator, 3, count, 1)
+    state = torch.stack([8 * x, 8 * x + 2 * y, 25 + 7 * z], dim=1)
     before = move(state)
     states = []
     for _ in range(length):
