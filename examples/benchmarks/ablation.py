@@ -105,7 +105,7 @@ def table(
         likelihood, speed = logged(output / name / METRICS_FILE)
         cells = [
             name,
-            *parameters(network),
+            *(f"{count:,}" for count in network.parameter_counts()),
             likelihood,
             *relative_scores(network, tasks),
             *balance(expert_load(network, (batch.tokens for batch in batches))),
@@ -113,15 +113,6 @@ def table(
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def parameters(network: MoiraiMoE) -> tuple[str, str]:
-    """All, and those that one token uses."""
-    config = network.config
-    total = sum(parameter.numel() for parameter in network.parameters())
-    experts = sum(p.numel() for name, p in network.named_parameters() if ".experts." in name)
-    idle = experts * (config.num_experts - config.experts_per_token) // config.num_experts
-    return f"{total:,}", f"{total - idle:,}"
 
 
 def logged(file: Path) -> tuple[str, str]:

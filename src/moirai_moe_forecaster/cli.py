@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from moirai_moe_forecaster.inference.forecast import Forecast
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-    from moirai_moe_forecaster.model.network import MoiraiMoE
 
 INTERRUPTED = 130
 PICTURE = "moirai_moe_demo.png"
@@ -347,24 +346,13 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _checkpoint_facts(pipeline: MoiraiMoEPipeline) -> dict[str, Any]:
-    total, active = _parameter_counts(pipeline.network)
+    total, active = pipeline.network.parameter_counts()
     facts: dict[str, Any] = {}
     if pipeline.info is not None:
         facts = {"checkpoint": pipeline.info.name, "licence": pipeline.info.licence}
     return facts | {
         "parameters": f"{total / 1e6:.1f} million, of which a token uses {active / 1e6:.1f} million"
     }
-
-
-def _parameter_counts(network: MoiraiMoE) -> tuple[int, int]:
-    """All parameters, and those that the forecast of one token uses."""
-    total = sum(parameter.numel() for parameter in network.parameters())
-    experts = sum(
-        parameter.numel() for name, parameter in network.named_parameters() if ".experts." in name
-    )
-    config = network.config
-    idle = experts * (config.num_experts - config.experts_per_token) // config.num_experts
-    return total, total - idle
 
 
 # --- output -----------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class ModelConfig:
     num_layers, num_heads : int
         Decoder blocks, and attention heads per block.
     num_experts, experts_per_token : int
-        Experts per block (32 in the paper) and how many of them a token uses (2). One expert gives
-        the dense model of the same active size.
+        Experts per block (32 in the paper) and how many of them a token uses (2). One expert,
+        `experts_per_token` times as wide, gives the dense model of the same active size.
     patch_size : int, default=16
         Points per token.
     max_seq_len : int, default=512

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -248,3 +249,12 @@ def test_a_fresh_network_predicts_something_moderate() -> None:
         torch.equal(one, other)
         for one, other in zip(network.parameters(), again.parameters(), strict=True)
     )
+
+
+def test_a_token_uses_its_experts_and_everything_that_is_shared() -> None:
+    config = tiny_config(num_experts=8, experts_per_token=1)
+    network, dense = (MoiraiMoE(c) for c in (config, replace(config, num_experts=1)))
+    total, active = network.parameter_counts()
+    routers = 7 * config.d_model * config.num_layers
+    assert total == sum(parameter.numel() for parameter in network.parameters())
+    assert active == sum(parameter.numel() for parameter in dense.parameters()) + routers

@@ -181,6 +181,15 @@ class MoiraiMoE(nn.Module):
             routings.append(routing)
         return Output(self.norm(x), cache, routings)
 
+    def parameter_counts(self) -> tuple[int, int]:
+        """Count all parameters, and those that one token uses."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        experts = sum(
+            parameter.numel() for name, parameter in self.named_parameters() if ".experts." in name
+        )
+        idle = self.config.num_experts - self.config.experts_per_token
+        return total, total - experts * idle // self.config.num_experts
+
     def head(self, hidden: Tensor) -> Mixture:
         """Distributions (..., output patch, patch_size) from representations (..., d_model)."""
         shape = (self.config.output_patches, -1, self.config.patch_size)

@@ -44,9 +44,11 @@ def training_flops(config: ModelConfig, rows: int, row_tokens: int, predicting: 
 def peak_flops(device: torch.device, precision: Precision) -> float:
     """Measure the operations per second of a large square product, for about 0.2 seconds."""
     size = GPU_SIZE if device.type == "cuda" else CPU_SIZE
-    left, product = torch.ones(
-        2, size, size, dtype=getattr(torch, precision), device=device
-    ).unbind()
+    # random numbers: products of constants take less power, and run faster on some devices
+    generator = torch.Generator(device).manual_seed(0)
+    left = torch.randn(size, size, generator=generator, device=device)
+    left = left.to(getattr(torch, precision))
+    product = torch.empty_like(left)
 
     def seconds(repeats: int) -> float:
         if device.type == "cuda":
