@@ -29,6 +29,8 @@ from moirai_moe_forecaster.errors import (
 from moirai_moe_forecaster.training.corpus import Source
 from moirai_moe_forecaster.training.loop import learning_rate, pretrain
 from moirai_moe_forecaster.training.packing import TrainingBatch
+from moirai_moe_forecaster.training.processes import Processes
+from moirai_moe_forecaster.training.state import load_state, new_state
 from moirai_moe_forecaster.training.windows import BatchMaker
 
 MODEL = ModelConfig(
@@ -49,6 +51,7 @@ TRAINING = TrainConfig(
 # the learning rate does not depend on the number of steps, so that runs of any length agree
 STEADY = replace(TRAINING, decay_share=0.0)
 ENDLESS = 10**6
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 def waves() -> list[Source]:
@@ -228,6 +231,21 @@ def test_a_damaged_state_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"not a state")
     with pytest.raises(CheckpointError, match="is not the state of a run"):
         pretrain(MODEL, TRAINING, waves(), tmp_path, resume=True, progress=False)
+
+
+def test_a_resumed_run_holds_its_state_in_memory_of_its_own(tmp_path: Path) -> None:
+    """Not in pages of the file, which Windows would then refuse to replace."""
+    pretrain(MODEL, TRAINING, waves(), tmp_path, progress=False)
+    state = new_state(MODEL, TRAINING, ALONE, None)
+    load_state(tmp_path, state, TRAINING)
+    moments = [value for each in state.optimiser.state.values() for value in each.values()]
+    before = [value.clone() for value in moments]
+    file = tmp_path / "state.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.write(bytes(size))
+    assert all(torch.equal(*pair) for pair in zip(moments, before, strict=True))
+    assert any(value.any() for value in moments)
 
 
 def test_changed_settings_of_a_resumed_run_are_named(

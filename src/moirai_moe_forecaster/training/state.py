@@ -190,7 +190,11 @@ def _read_tensors(file: Any, state: State) -> None:
         tensor.copy_(like(tensor, file.get_tensor(f"model.{name}")))
     for index, (name, parameter) in enumerate(state.network.named_parameters()):
         if f"optimiser.step.{name}" in stored:
-            step, *moments = (file.get_tensor(f"optimiser.{kind}.{name}") for kind in MOMENTS)
+            # copied, as what safetensors gives may be the file's own pages: a mapped file cannot be
+            # replaced on Windows, and must not be changed elsewhere
+            step, *moments = (
+                file.get_tensor(f"optimiser.{kind}.{name}").clone() for kind in MOMENTS
+            )
             values = [step.to(parameter.device), *(like(parameter, value) for value in moments)]
             state.optimiser.state[parameter] = dict(zip(MOMENTS, values, strict=True))
         if state.average is not None:
