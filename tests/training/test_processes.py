@@ -52,8 +52,6 @@ assert not dist.is_initialized()
 
 def train(folder: Path, steps: int, **options: Any) -> torch.nn.Module:
     training = replace(SHARED, steps=steps, accumulate=options.pop("accumulate", 1))
-    if training.accumulate > 1:
-        training = replace(training, balance_weight=0.0)
     network = pretrain(MODEL, training, waves(), folder, progress=False, device="cpu", **options)
     assert all(type(parameter.data) is torch.Tensor for parameter in network.parameters())
     return network

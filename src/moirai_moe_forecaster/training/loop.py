@@ -241,13 +241,15 @@ def _ahead(
 ) -> Iterator[list[MicroBatch]]:
     """Make this process's micro-batches of the next steps in another thread."""
     parts = processes.world_size * training.accumulate
+    # so that a micro-batch of all processes holds the rows that it holds in one alone
+    first_part = processes.rank * training.accumulate
+    mine = range(first_part, first_part + training.accumulate)
 
     def make(step: int) -> list[MicroBatch]:
-        batches = [maker.batch(step, part, parts) for part in range(processes.rank, parts, stride)]
+        batches = [maker.batch(step, part, parts) for part in mine]
         patches = maker.model.output_patches
         return [micro_batch(batch, patches).to(processes.device) for batch in batches]
 
-    stride = processes.world_size
     pool = ThreadPoolExecutor(1)
     upcoming: deque[Future[list[MicroBatch]]] = deque()
     try:
