@@ -350,6 +350,8 @@ class TrainConfig:
                 raise ConfigError(f"{field.name} must lie within [0, 1], got {value!r}")
             if field.type == "float" and not _all_within(value, 0, math.inf):
                 raise ConfigError(f"{field.name} must be a number of at least 0, got {value!r}")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed must be below 2**63, got {self.seed}")
         _check_choice("precision", self.precision, Precision)
         for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) == 0:

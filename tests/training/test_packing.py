@@ -71,6 +71,16 @@ def test_missing_points_and_outliers_bear_no_loss_and_inputs_are_bounded() -> No
     assert points[36] == points.max() < 100
 
 
+def test_the_largest_numbers_leave_a_batch_finite() -> None:
+    """Some data have the largest float32 in place of missing values."""
+    largest = np.finfo(np.float32).max
+    values = np.tile([-1.0, 1.0], 24).astype(np.float32)
+    for bad in ([largest, -largest], [-largest, 1.0]):
+        values[[3, 5]] = bad
+        batch = pack([[Window(values[None], 16, 0)]], 3, MODEL)
+        assert batch.tokens.values.isfinite().all()
+
+
 def test_a_window_that_shows_nothing_in_its_prefix_bears_no_loss() -> None:
     values = np.sin(np.arange(48, dtype=np.float32))
     values[:20] = np.nan

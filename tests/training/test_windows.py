@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,16 @@ def test_points_and_stretches_are_made_missing() -> None:
     assert (tokens.observed.any(-1) == (tokens.sample_id > 0)).all()
 
 
+def test_any_seed_makes_batches() -> None:
+    for seed in (20250101123456, 2**63 - 1):
+        assert BatchMaker([walks()], MODEL, replace(TRAINING, seed=seed)).batch(0).weights.any()
+
+
+def test_windows_no_longer_than_a_patch_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="max_points=16 must be above patch_size=16"):
+        BatchMaker([walks()], MODEL, replace(REAL, min_points=5, max_points=16))
+
+
 def test_more_parts_than_groups_are_refused() -> None:
     maker = BatchMaker([walks()], MODEL, REAL)
     with pytest.raises(InvalidInputError, match="20 rows are 3 groups of 8"):
@@ -173,6 +184,14 @@ def test_held_out_stretches_are_not_trained_on_and_validated_on() -> None:
     assert all(same(maker.batch(step), plain.batch(step)) for step in range(5))
     batches = validation_batches(validation, MODEL, TRAINING, rows=2)
     assert set(batches[0].weights.unique().tolist()) == {0.0, 1.0}
+
+
+def test_validation_windows_are_cut_to_their_ends_where_rows_are_short() -> None:
+    series = [np.arange(400, dtype=np.float32), np.arange(50, dtype=np.float32)]
+    training = replace(TRAINING, row_tokens=8)
+    (batch,) = validation_batches(series, MODEL, training, rows=4)
+    assert batch.tokens.sample_id.sum(1).tolist() == [8, 4]
+    assert (batch.weights > 0).flatten(1).sum(1).tolist() == [64, 10]
 
 
 def test_batches_without_a_corpus_are_synthetic_or_refused() -> None:

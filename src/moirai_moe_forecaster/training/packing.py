@@ -187,7 +187,8 @@ def assemble(
     count.index_add_(0, variate.flatten(), scored.sum(-1).flatten().float())
     weight = (count.clamp_min(1) / TYPICAL_SCORED) ** -series_balance
     tokens = TokenBatch(
-        points.clamp(-LARGEST_INPUT, LARGEST_INPUT),
+        # values near the end of float32, such as codes for missing ones, have no finite scale
+        points.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT),
         observed,
         time_id,
         variate_id,

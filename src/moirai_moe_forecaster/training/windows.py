@@ -58,7 +58,7 @@ class BatchMaker:
     Raises
     ------
     InvalidInputError
-        If there is nothing to draw from.
+        If there is nothing to draw from, or no window is longer than a patch.
     """
 
     def __init__(
@@ -68,6 +68,11 @@ class BatchMaker:
         training: TrainConfig,
         device: torch.device | str = "cpu",
     ) -> None:
+        if training.max_points <= model.patch_size:
+            raise InvalidInputError(
+                f"max_points={training.max_points} must be above patch_size={model.patch_size}: "
+                "the first patch of a window bears no loss"
+            )
         self.model = model
         self.training = training
         self.device = torch.device(device)
@@ -167,7 +172,7 @@ class BatchMaker:
     def _make_pools(self, stretch: int) -> Pools:
         config = self.training
         generator = torch.Generator(self.device)
-        generator.manual_seed(config.seed * 1_000_003 + stretch)
+        generator.manual_seed((config.seed * 1_000_003 + stretch) % 2**63)
         count, length = config.synthetic_pool, config.max_points
         long, short = torch.empty(0, 1, length), torch.empty(0, 1, SHORT_LENGTH)
         systems = torch.empty(0, LARGEST_SYSTEM, length)
@@ -264,9 +269,10 @@ def validation_batches(
     """
     packed: list[list[Window]] = [[]]
     free = training.row_tokens
+    longest = min(training.max_points, training.row_tokens * model.patch_size)
     order = np.random.Generator(np.random.Philox(0)).permutation(len(series))
     for index in order:
-        values = series[index][-training.max_points :]
+        values = series[index][-longest:]
         unseen = int(HELD_OUT_SHARE * len(series[index]))
         window = Window(values[None], max(len(values) - unseen, len(values) // 2), 0)
         if not np.isfinite(values[: window.prefix]).any():
