@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,43 @@ def test_a_folder_is_not_overwritten_and_a_missing_run_not_resumed(tmp_path: Pat
         pretrain(other, TRAINING, waves(), tmp_path, resume=True, progress=False)
 
 
+def test_a_run_cannot_be_resumed_to_fewer_steps_than_it_has_done(tmp_path: Path) -> None:
+    pretrain(MODEL, TRAINING, waves(), tmp_path, progress=False)
+    with pytest.raises(ConfigError, match="has done 8 steps, more than steps=7"):
+        pretrain(MODEL, replace(TRAINING, steps=7), waves(), tmp_path, resume=True, progress=False)
+    pretrain(MODEL, TRAINING, waves(), tmp_path, resume=True, progress=False)
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(CheckpointError, match="run is a file"):
+        pretrain(MODEL, TRAINING, waves(), tmp_path / "run", progress=False)
+
+
+FULL_DISK = """
+import resource, signal, sys
+sys.path.insert(0, {here!r})
+from test_loop import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+try:
+    pretrain(MODEL, replace(TRAINING, steps=9), waves(), {folder!r}, resume=True, progress=False)
+except CheckpointError as error:
+    assert "could not be written" in str(error)
+    sys.exit(77)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
+def test_a_full_disk_leaves_the_last_state_and_says_so(tmp_path: Path) -> None:
+    pretrain(MODEL, TRAINING, waves(), tmp_path, progress=False)
+    before = (tmp_path / "state.safetensors").read_bytes()
+    assert len(before) > 40_000
+    code = FULL_DISK.format(here=str(Path(__file__).parent), folder=str(tmp_path))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 77
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
 def test_a_damaged_state_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "state.safetensors").write_bytes(b"not a state")
     with pytest.raises(CheckpointError, match="is not the state of a run"):
@@ -275,6 +312,10 @@ def test_accumulated_micro_batches_are_one_batch(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     points = [[line["points"] for line in metrics(tmp_path / name)] for name in ("whole", "parts")]
     np.testing.assert_allclose(*points, rtol=1e-3)
+    balances = [
+        [line["balance"] for line in metrics(tmp_path / name)] for name in ("whole", "parts")
+    ]
+    np.testing.assert_allclose(*balances, rtol=0.05)  # a mean over the micro-batches
 
 
 def test_more_micro_batches_than_groups_of_rows_are_refused(tmp_path: Path) -> None:
@@ -316,7 +357,7 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero() -> None:
 # --- what is not finite -----------------------------------------------------------------------
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, steps: Container[int]) -> None:
     """Let the values of some steps be infinite."""
     real = BatchMaker.batch
 
@@ -336,6 +377,25 @@ def test_a_loss_that_is_not_finite_for_long_stops_the_run(
     spoil(monkeypatch, range(1, 100))
     with pytest.raises(TrainingError, match="not finite for 5 steps up to 6"):
         pretrain(MODEL, TRAINING, waves(), tmp_path, progress=False)
+
+
+def test_skipped_steps_that_are_not_in_a_row_do_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, range(0, 12, 2))
+    pretrain(MODEL, replace(STEADY, steps=12), waves(), tmp_path, progress=False)
+    assert metrics(tmp_path)[-1]["skipped"] == 6
+
+
+def test_data_without_a_point_to_score_end_the_run_instead_of_a_loss_of_zero(
+    tmp_path: Path,
+) -> None:
+    (source,) = waves()
+    nothing = source._replace(points=np.full_like(source.points, np.nan))
+    with pytest.raises(TrainingError, match="or for series without any"):
+        pretrain(MODEL, TRAINING, [nothing], tmp_path, progress=False)
+    assert {line["loss"] for line in metrics(tmp_path)} == {None}
+    assert metrics(tmp_path)[-1]["skipped"] == 4
 
 
 def test_skipped_steps_are_counted_also_over_a_resumption(
@@ -380,6 +440,7 @@ def test_one_process_alone_cannot_shard(tmp_path: Path) -> None:
         ("batch_rows", 1.5),
         ("synthetic_share", 1.2),
         ("seed", -1),
+        ("seed", 2**63),
         ("min_points", 9999),
         ("accumulate", 0),
         ("precision", "float16"),

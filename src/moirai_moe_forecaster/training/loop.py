@@ -101,12 +101,15 @@ def pretrain(
     Raises
     ------
     CheckpointError
-        If there is a state and `resume` is False, or none and it is True.
+        If there is a state and `resume` is False, or none and it is True, or the state cannot be
+        written.
     ConfigError
-        If a step has too few rows for the processes and micro-batches.
+        If a step has too few rows for the processes and micro-batches, or a resumed run has done
+        more steps than it shall have.
     InvalidInputError
         If there is no such device, `shard` is True for a single process, `initial` names what the
-        network does not have, or in another shape, or centroid gating has no centroids.
+        network does not have, or in another shape, centroid gating has no centroids, or windows
+        of `max_points` are no longer than a patch.
     TrainingError
         If the loss was not finite for several steps in a row.
     """
@@ -118,6 +121,7 @@ def pretrain(
         state = new_state(model, training, processes, None if resume else initial or {}, shard)
         if resume:
             load_state(folder, state, training)
+            _check_steps(training, state.step)
             log.info("resumed at step %d", state.step)
         folder.mkdir(parents=True, exist_ok=True)
         kept, held_out = hold_out(sources)
@@ -230,7 +234,8 @@ def _refuse_too_many_skips(state: State) -> None:
     if in_a_row >= MOST_SKIPPED_STEPS:
         raise TrainingError(
             f"the loss or its gradient was not finite for {in_a_row} steps up to {state.step}: "
-            "lower the learning rate, or look for values in the data that are too large"
+            "lower the learning rate, or look in the data for values that are too large, or for "
+            "series without any"
         )
     if in_a_row:
         log.warning("step %d skipped: its loss or gradient is not finite", state.step)
@@ -263,6 +268,8 @@ def _ahead(
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: the output must be a folder")
     found = (folder / STATE_FILE).exists()
     if found and not resume:
         raise CheckpointError(
@@ -270,6 +277,14 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
     if resume and not found:
         raise CheckpointError(f"{folder} holds no run: start with resume=False")
+
+
+def _check_steps(training: TrainConfig, done: int) -> None:
+    if done > training.steps:
+        raise ConfigError(
+            f"the run has done {done} steps, more than steps={training.steps}: give at least as "
+            "many, or start another run"
+        )
 
 
 def _check_rows(training: TrainConfig, parts: int) -> None:

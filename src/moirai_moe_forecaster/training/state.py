@@ -123,6 +123,11 @@ def save_state(folder: Path, state: State, training: TrainConfig, processes: Pro
     """Write weights, optimiser and configuration; an old state stays whole until the new one is.
 
     Every process must call this, and the first writes.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written, as on a full disk.
     """
     tensors = {}
     for name, tensor in _named_tensors(state):
@@ -140,7 +145,10 @@ def save_state(folder: Path, state: State, training: TrainConfig, processes: Pro
         "training": training.to_dict(),
     }
     temporary = folder / (STATE_FILE + ".new")
-    save_file(tensors, temporary, metadata={"run": json.dumps(run)})
+    try:
+        save_file(tensors, temporary, metadata={"run": json.dumps(run)})
+    except SafetensorError as error:
+        raise CheckpointError(f"{temporary} could not be written: {error}") from error
     os.replace(temporary, folder / STATE_FILE)
     temporary = folder / (RUN_FILE + ".new")
     temporary.write_text(json.dumps(run, indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -64,6 +65,8 @@ def train_step(
         terms.append(torch.stack((loss.likelihood, balance)).detach())
         counts.append(loss.counts)
     likelihood, balance = sum_over_processes(torch.stack(terms).sum(0)).unbind()
+    # a step without a point to score has no loss: it is skipped like one that is not finite
+    likelihood = torch.where(weight > 0, likelihood, torch.nan)
     norm = _clip(state.network, training.clip_norm)
     finite = torch.isfinite(likelihood + balance + norm)
     for group in state.optimiser.param_groups:
@@ -79,7 +82,8 @@ def train_step(
 def validate(
     state: State, batches: Sequence[MicroBatch], precision: Precision, processes: Processes
 ) -> float:
-    """Mean negative log-likelihood over the scored points, by the averaged weights if any.
+    """Mean negative log-likelihood over the scored points, by the averaged weights if any; NaN if
+    there are none.
 
     Every process computes all of it, as sharded weights want every process in every pass.
     """
@@ -88,7 +92,7 @@ def validate(
     with state.averaged(), autocast(processes.device, precision):
         losses = [state.objective(batch, total).likelihood for batch in batches]
     state.network.train()
-    return float(torch.stack(losses).sum())
+    return float(torch.stack(losses).sum()) if total > 0 else math.nan
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
