@@ -51,9 +51,11 @@ def curve(run: Run, key: str) -> Curve:
 
     Values are (line,), or (line, layer, expert) for the expert load.
     """
-    logged = [line for line in run.lines if key in line and np.isfinite(line[key]).all()]
-    tokens = np.array([line["step"] for line in logged], dtype=float) * run.tokens_per_step / 1e6
-    return tokens, np.array([line[key] for line in logged], dtype=float)
+    # null, which what is not finite is written as, becomes NaN
+    logged = [(line["step"], np.array(line[key], float)) for line in run.lines if key in line]
+    logged = [(step, value) for step, value in logged if np.isfinite(value).all()]
+    tokens = np.array([step for step, _ in logged], dtype=float) * run.tokens_per_step / 1e6
+    return tokens, np.array([value for _, value in logged])
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Pretrain in slices on a machine that is lent for minutes, and carry the run in and out.
 
-The machine needs torch, numpy, pyarrow, safetensors and tqdm, and the package's source beside it:
+The machine needs torch, numpy, pandas, pyarrow, safetensors and tqdm, and the package's source
+beside it:
 
     PYTHONPATH=src python examples/training/gpu_slices.py --data corpus --output run \\
         --steps 50000 --minutes 9 --set precision=bfloat16 --import carried --export out
@@ -79,14 +80,16 @@ def export_run(run: Path, folder: Path, weights_only: bool = False) -> None:
             filled = 0
         shards[-1][name] = tensor
         filled += tensor.nbytes
-    others = [run / name for name in (RUN_FILE, METRICS_FILE)]
-    if len(shards) + len(others) > MOST_FILES:
+    if len(shards) + 2 > MOST_FILES:
         raise SystemExit(f"{len(shards)} shards are too many: try --weights-only")
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("state-*.safetensors"):  # an earlier export may have had more shards
+        old.unlink()
     for number, shard in enumerate(shards):
         save_file(shard, folder / f"state-{number}.safetensors")
-    for file in others:
-        shutil.copy(file, folder / file.name)
+    with safe_open(run / STATE_FILE, "pt") as file:  # a killed run's own file may be older
+        (folder / RUN_FILE).write_text(file.metadata()["run"])
+    shutil.copy(run / METRICS_FILE, folder / METRICS_FILE)
 
 
 def import_run(folder: Path, run: Path) -> None:
