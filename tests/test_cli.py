@@ -17,7 +17,7 @@ from sktime.datasets import load_airline
 
 from moirai_moe_forecaster import __version__, cli, cli_pretrain
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.errors import CheckpointError
+from moirai_moe_forecaster.errors import CheckpointError, ConfigError
 from moirai_moe_forecaster.evaluation import LEVELS, mase, weighted_quantile_loss
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -271,6 +271,30 @@ def test_a_setting_that_is_none_is_refused_before_any_data_is_read(
     assert cli.main([*command, "--set", setting]) == 1
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_pretrain_reads_weights_of_sources_and_series_to_leave_out(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.json"
+    file.write_text('{"weights": {"a": 2}, "exclude": {"b": ["x"]}}')
+    assert cli_pretrain.corpus_options(file) == ({"a": 2}, {"b": ["x"]})
+    assert cli_pretrain.corpus_options(None) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spam", "is not valid JSON"),
+        ('{"weigths": {}}', "with the keys 'weights' and 'exclude'"),
+        ('{"weights": ["a"]}', "must be JSON objects by source"),
+        ('{"exclude": {"b": "x"}}', "must have a list of ids for 'b'"),
+    ],
+)
+def test_pretrain_refuses_other_options_of_a_corpus(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        cli_pretrain.corpus_options(tmp_path / "corpus.json")
 
 
 def test_pretrain_knows_the_presets_of_the_configuration() -> None:

@@ -142,7 +142,12 @@ def corpus_options(
         raise ConfigError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(options, dict) or options.keys() - {"weights", "exclude"}:
         raise ConfigError(f"{file} must be a JSON object with the keys 'weights' and 'exclude'")
-    return options.get("weights", {}), options.get("exclude", {})
+    weights, exclude = options.get("weights", {}), options.get("exclude", {})
+    if not isinstance(weights, dict) or not isinstance(exclude, dict):
+        raise ConfigError(f"'weights' and 'exclude' of {file} must be JSON objects by source")
+    if wrong := [name for name, ids in exclude.items() if not isinstance(ids, list)]:
+        raise ConfigError(f"'exclude' of {file} must have a list of ids for {wrong[0]!r}")
+    return weights, exclude
 
 
 def _value(text: str) -> Any:

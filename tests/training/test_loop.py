@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,30 @@ def test_the_loss_falls_and_metrics_are_written(tmp_path: Path) -> None:
     losses = [line["loss"] for line in lines]
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.1
     assert "validation_loss" in lines[-1]
+
+
+def test_what_is_held_out_is_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[BatchMaker] = []
+    real = BatchMaker.__init__
+
+    def record(self: BatchMaker, sources: Sequence[Source], *rest: Any) -> None:
+        made.append(self)
+        assert [source.lengths.tolist() for source in sources] == [[300] * 10 + [240] + [300] * 14]
+        real(self, sources, *rest)
+
+    monkeypatch.setattr(BatchMaker, "__init__", record)
+    pretrain(MODEL, replace(TRAINING, steps=1), waves(), tmp_path, progress=False)
+    assert made
+
+
+def test_a_corpus_too_small_to_validate_on_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = Source("one", np.sin(np.arange(2000, dtype=np.float32)), np.array([0, 2000]), 1.0)
+    pretrain(MODEL, replace(TRAINING, steps=1), [long], tmp_path, progress=False)
+    assert "there is no validation" in caplog.text
 
 
 def test_bfloat16_learns_with_weights_in_float32(tmp_path: Path) -> None:
@@ -426,6 +450,11 @@ def test_a_skipped_step_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_unknown_device_is_refused(tmp_path: Path, device: str) -> None:
     with pytest.raises(InvalidInputError, match="device must be 'auto'"):
         pretrain(MODEL, TRAINING, waves(), tmp_path, device=device, progress=False)
+
+
+def test_a_device_that_cannot_compute_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="device 'meta' cannot be used here"):
+        pretrain(MODEL, TRAINING, waves(), tmp_path, device="meta", progress=False)
 
 
 def test_one_process_alone_cannot_shard(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def test_any_seed_makes_batches() -> None:
         assert BatchMaker([walks()], MODEL, replace(TRAINING, seed=seed)).batch(0).weights.any()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_the_share_of_a_prefix_bears_no_loss(share: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = Source("noise", rng.normal(size=9000).astype(np.float32), np.array([0, 9000]), 1.0)
+    shares = {"long_share": 1.0, "missing_share": 0.0, "mixing_share": 0.0, "stride_share": 0.0}
+    training = replace(REAL, prefix_share=(share, share), **shares)
+    batch = BatchMaker([noise], MODEL, training).batch(0)
+    scored = (batch.weights > 0).sum() / batch.tokens.observed.sum()
+    assert float(scored) == pytest.approx(1 - share, abs=0.02)
+
+
 def test_windows_no_longer_than_a_patch_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="max_points=16 must be above patch_size=16"):
         BatchMaker([walks()], MODEL, replace(REAL, min_points=5, max_points=16))
@@ -184,6 +195,18 @@ def test_held_out_stretches_are_not_trained_on_and_validated_on() -> None:
     assert all(same(maker.batch(step), plain.batch(step)) for step in range(5))
     batches = validation_batches(validation, MODEL, TRAINING, rows=2)
     assert set(batches[0].weights.unique().tolist()) == {0.0, 1.0}
+
+
+def test_validation_is_scored_on_the_last_fifth_of_the_end_of_a_series() -> None:
+    series = np.concatenate((np.full(600, 50.0), np.arange(200))).astype(np.float32)
+    (batch,) = validation_batches([series], MODEL, TRAINING, rows=2)
+    points = batch.tokens.values[batch.tokens.sample_id > 0].flatten()
+    assert len(points) == TRAINING.max_points
+    assert (points[-200:].diff() > 0).all()
+    # 160 points are unseen, of which a window of 256 shows no more than its half
+    assert int((batch.weights > 0).sum()) == 128
+    (batch,) = validation_batches([series[-200:]], MODEL, TRAINING, rows=2)
+    assert int((batch.weights > 0).sum()) == 40
 
 
 def test_validation_windows_are_cut_to_their_ends_where_rows_are_short() -> None:

@@ -25,6 +25,7 @@ SOURCE_POWER = 0.4
 LARGEST_SOURCE_SHARE = 0.1
 HELD_OUT_EVERY = 20
 HELD_OUT_SHARE = 0.2
+HELD_OUT_POINTS = 40
 
 
 class Source(NamedTuple):
@@ -91,32 +92,45 @@ def read_corpus(
     Raises
     ------
     InvalidInputError
-        If the folder holds no parquet file, a file has no column ``y``, or a series to leave out
-        is not there.
+        If the folder holds no parquet file, a file cannot be read or has no lists of numbers in a
+        column ``y``, a weight is negative or no number, or a source that is named or a series to
+        leave out is not there.
     MissingExtraError
         If pyarrow is not installed.
     """
     try:
-        import pyarrow.parquet as parquet
+        from pyarrow import parquet
+        from pyarrow.lib import ArrowException
     except ImportError as error:
         raise MissingExtraError("pyarrow", "train", "reading a corpus") from error
     files = sorted(Path(folder).glob("*.parquet"))
     if not files:
         raise InvalidInputError(f"no .parquet file in {str(folder)!r}; expected one per source")
-    factors = source_weights or {}
+    factors, excluded = source_weights or {}, exclude or {}
+    if absent := sorted((factors.keys() | excluded.keys()) - {file.stem for file in files}):
+        raise InvalidInputError(f"{str(folder)!r} has no files of the sources {absent[:5]}")
     sources = []
     for file in files:
-        columns = parquet.read_schema(file).names
+        try:
+            columns = parquet.read_schema(file).names
+            used = [name for name in ("unique_id", "freq", "start", "y") if name in columns]
+            table = parquet.read_table(file, columns=used)
+        except (ArrowException, OSError) as error:
+            raise InvalidInputError(f"{file} cannot be read as parquet: {error}") from error
         if "y" not in columns:
             raise InvalidInputError(f"{file.name} has no column 'y' (a list of numbers per series)")
-        used = [name for name in ("unique_id", "freq", "start", "y") if name in columns]
-        table = parquet.read_table(file, columns=used)
-        if unwanted := set((exclude or {}).get(file.stem, ())):
-            names = table["unique_id"].to_pylist()
+        if unwanted := set(excluded.get(file.stem, ())):
+            names = table["unique_id"].to_pylist() if "unique_id" in columns else []
             if unknown := sorted(unwanted - set(names)):
                 raise InvalidInputError(f"{file.name} has no series {unknown[:5]} to leave out")
             table = table.filter([name not in unwanted for name in names])
-        points, offsets = _flat(table["y"])
+        try:
+            points, offsets = _flat(table["y"])
+        except (AttributeError, ArrowException, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"column 'y' of {file.name} must hold a list of numbers per series, "
+                f"got {table['y'].type}: {error}"
+            ) from error
         source = Source(file.stem, points, offsets, _weight(points, factors.get(file.stem, 1.0)))
         if {"freq", "start"} <= set(columns):
             start = table["start"].to_numpy().astype("datetime64[ns]")
@@ -156,7 +170,8 @@ def corpus_from_frame(
     Raises
     ------
     InvalidInputError
-        If a column or an id is missing, a time is missing or occurs twice, or there is no row.
+        If a column or an id is missing, a time is missing or occurs twice, a value is no number,
+        or there is no row.
     """
     import pandas as pd
 
@@ -172,8 +187,12 @@ def corpus_from_frame(
     begins = np.flatnonzero(np.diff(items, prepend=-1))
     clock = np.arange(len(items)) - begins[items]
     if freq is not None:
-        stamps = pd.to_datetime(frame[timestamp_column]).to_numpy()[order]
-        times = clock = calendar_steps(stamps.astype("datetime64[ns]"), freq)
+        stamps = pd.DatetimeIndex(pd.to_datetime(frame[timestamp_column]))
+        if stamps.tz is not None:
+            # days begin by local time, and in UTC no hour occurs twice
+            days = bool((stamps == stamps.normalize()).all())
+            stamps = stamps.tz_localize(None) if days else stamps.tz_convert(None)
+        times = clock = calendar_steps(stamps.to_numpy()[order].astype("datetime64[ns]"), freq)
     if (twice := (np.diff(items) == 0) & (np.diff(times) == 0)).any():
         item = names[items[1:][twice][0]]
         raise InvalidInputError(f"item {item!r} has two rows for one time; expected one each")
@@ -184,7 +203,11 @@ def corpus_from_frame(
     points = np.full(offsets[-1], np.nan, dtype=np.float32)
     for column, target in enumerate(targets):
         at = offsets[items * count + column] + clock - first[items]
-        points[at] = frame[target].to_numpy(dtype=np.float32, na_value=np.nan)[order]
+        try:
+            values = frame[target].to_numpy(dtype=np.float32, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"column {target!r} must hold numbers: {error}") from error
+        points[at] = values[order]
     related = np.arange(len(names)) if count > 1 or freq is None else np.zeros(len(names))
     relation = np.repeat(related.astype(np.int64), count)
     return Source(name, points, offsets, _weight(points, factor), relation, np.repeat(first, count))
@@ -230,7 +253,7 @@ def hold_out(sources: Sequence[Source]) -> tuple[list[Source], list[Array]]:
     for source in sources:
         lengths = source.lengths
         chosen = np.arange(len(lengths)) % HELD_OUT_EVERY == HELD_OUT_EVERY // 2
-        chosen &= lengths >= 40
+        chosen &= lengths >= HELD_OUT_POINTS
         validation += [source.series(index) for index in np.flatnonzero(chosen).tolist()]
         unseen = np.where(chosen, (HELD_OUT_SHARE * lengths).astype(np.int64), 0)
         unseen += np.diff(source.offsets) - lengths
@@ -256,13 +279,19 @@ def source_shares(weights: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _flat(column: Any) -> tuple[Array, Integers]:
-    """Points and offsets of an arrow column of lists."""
-    column = column.combine_chunks()
-    lists = column.chunk(0) if hasattr(column, "chunk") else column
-    points = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    offsets = np.asarray(lists.offsets, dtype=np.int64)
-    return points, offsets - offsets[0]
+    """Points and offsets of an arrow column of lists; a list that is null has no points."""
+    lists = column.combine_chunks()
+    # some of pyarrow's versions give one chunk instead of an array
+    lists = lists.chunk(0) if hasattr(lists, "chunk") else lists
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so missing
+        points = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return points, np.append(0, np.cumsum(lengths)).astype(np.int64)
 
 
 def _weight(points: Array, factor: float) -> float:
+    if not isinstance(factor, int | float) or not 0 <= factor < np.inf:
+        raise InvalidInputError(
+            f"the factor on a source's weight must be a number of at least 0, got {factor!r}"
+        )
     return float(len(points) ** SOURCE_POWER) * factor

@@ -16,7 +16,12 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, TrainingError
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.corpus import Source, hold_out
+from moirai_moe_forecaster.training.corpus import (
+    HELD_OUT_EVERY,
+    HELD_OUT_POINTS,
+    Source,
+    hold_out,
+)
 from moirai_moe_forecaster.training.flops import peak_flops, training_flops
 from moirai_moe_forecaster.training.metrics import (
     METRICS_FILE,
@@ -130,6 +135,13 @@ def pretrain(
             micro_batch(batch, model.output_patches).to(processes.device)
             for batch in validation_batches(held_out, model, training, VALIDATION_ROWS)
         ]
+        if sources and not validation:
+            log.warning(
+                "there is no validation: of every %d series of a source, one is held out if it has "
+                "%d points",
+                HELD_OUT_EVERY,
+                HELD_OUT_POINTS,
+            )
         with tqdm(
             total=training.steps,
             initial=state.step,

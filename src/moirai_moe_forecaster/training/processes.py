@@ -105,4 +105,8 @@ def _device(name: str) -> torch.device:
             raise InvalidInputError(f"device is {name!r}, but torch finds no GPU: use 'cpu'")
         if ":" not in name:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    try:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise InvalidInputError(f"device {str(device)!r} cannot be used here: {error}") from error
     return device
