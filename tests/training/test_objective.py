@@ -236,3 +236,14 @@ def test_a_tiny_model_learns_a_periodic_series() -> None:
         targets, counted = next_patches(tokens, 1)
     error = (medians - targets).abs()[counted].mean()
     assert error < 0.05
+
+
+def test_a_token_inside_the_prefix_predicts_only_if_its_next_patch_reaches_beyond() -> None:
+    tokens = one_series(4)
+    weights = torch.ones_like(tokens.values)
+    weights[:, :3] = 0  # the prefix: three patches and the first point of the fourth
+    weights[:, 3, 0] = 0
+    weights[:, 4] = 0  # missing, which ends nothing
+    batch = micro_batch(TrainingBatch(tokens, weights), 3)
+    assert batch.targets.positions.tolist() == [2, 3, 4]
+    assert (batch.targets.weights[0] > 0).sum(-1).tolist() == [3, 0, 4]

@@ -123,8 +123,21 @@ def test_rows_take_several_windows_each_with_its_sample_id() -> None:
 def test_rows_are_filled_best_fit_first_and_what_does_not_fit_is_shortened() -> None:
     free = [10, 6]
     placed = fill_rows([(4, 1), (8, 1), (9, 1), (5, 1)], free)
-    assert placed == [(2, 0, 9, 1), (1, 1, 6, 1)]
-    assert free == [1, 0]
+    assert placed == [(1, 0, 8, 1), (0, 1, 4, 1), (2, 0, 2, 1), (3, 1, 2, 1)]
+    assert free == [0, 0]
+
+
+def test_no_length_is_preferred() -> None:
+    rng = np.random.default_rng(0)
+    drawn, kept = [], []
+    for _ in range(200):
+        tokens = np.exp(rng.uniform(np.log(2), np.log(129), 60)).astype(int).tolist()
+        placed = fill_rows([(count, 1) for count in tokens], [128] * 8)
+        drawn += tokens
+        kept += [tokens[window] for window, *_ in placed]
+    for low, high in ((2, 3), (3, 9), (9, 33), (33, 100), (100, 129)):
+        shares = [np.mean([low <= count < high for count in counts]) for counts in (drawn, kept)]
+        assert shares[1] == pytest.approx(shares[0], rel=0.1)
 
 
 def test_later_windows_fill_the_gaps() -> None:

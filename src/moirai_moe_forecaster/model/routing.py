@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from moirai_moe_forecaster.config import CentroidChoice
 
@@ -37,7 +38,10 @@ class LinearRouter(nn.Module):
 
     def forward(self, x: Tensor) -> Routing:
         """Route tokens (token, d_model)."""
-        return _choose(self.projection(x).float(), self.experts_per_token)
+        # in float32 under autocast too: rounding would decide between experts that are close
+        with torch.autocast(x.device.type, enabled=False):
+            scores = F.linear(x.float(), self.projection.weight.float())
+        return _choose(scores, self.experts_per_token)
 
 
 class CentroidRouter(nn.Module):

@@ -77,11 +77,16 @@ class Objective(nn.Module):
 
 
 def micro_batch(batch: TrainingBatch, output_patches: int) -> MicroBatch:
-    """Find what the tokens of a batch predict; it depends on the batch alone."""
+    """Find what the tokens of a batch predict; it depends on the batch alone.
+
+    A token inside the prefix predicts only if its next patch reaches beyond it: the normaliser of
+    its context has seen what comes before, which no forecast's has.
+    """
     tokens, weights = batch
     following, counted = next_patches(tokens._replace(observed=weights > 0), output_patches)
     later, _ = next_patches(tokens._replace(values=weights), output_patches)
-    positions = counted.flatten(2).any(-1).flatten().nonzero()[:, 0]
+    beyond = (weights > 0).any(-1) | counted[:, :, 0].any(-1)
+    positions = (counted.flatten(2).any(-1) & beyond).flatten().nonzero()[:, 0]
     values, later = (tensor.flatten(0, 1)[positions] for tensor in (following, later))
     weights = torch.where(counted.flatten(0, 1)[positions], later, 0.0)
     return MicroBatch(tokens, Targets(positions, values, weights))

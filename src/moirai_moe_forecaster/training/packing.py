@@ -75,10 +75,10 @@ class Placement(NamedTuple):
 def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[int, int, int, int]]:
     """Place windows into rows until no row has room for two tokens, or the windows are used up.
 
-    As many windows as the rows can hold are placed the largest first, each where it leaves the
-    least room (best-fit decreasing), so that long ones stay long; later ones fill the gaps. A
-    window that fits nowhere is shortened to the largest gap, and loses its last variates where not
-    two tokens of each fit.
+    The windows that the rows can hold in all, in the order of drawing so that no length is
+    preferred, are placed the largest first, each where it leaves the least room (best-fit
+    decreasing), so that long ones stay long; later ones fill the gaps. A window that fits nowhere
+    is shortened to the largest gap, and loses its last variates where not two tokens of each fit.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[i
         Window, row, tokens per variate, variates.
     """
     total = np.cumsum([tokens * variates for tokens, variates in needs])
-    enough = int(np.searchsorted(total, sum(free))) + 1
+    enough = int(np.searchsorted(total, sum(free), side="right"))
     order = list(range(len(needs)))
     order[:enough] = sorted(order[:enough], key=lambda i: -needs[i][0] * needs[i][1])
     placed = []

@@ -18,6 +18,7 @@ from moirai_moe_forecaster.training.drawing import (
     SHORT_LENGTH,
     UNIFORMS,
     Draws,
+    Floats,
     Pools,
     WindowDrawer,
 )
@@ -34,6 +35,7 @@ from moirai_moe_forecaster.training.synthetic import coupled, synthesise
 GROUP_ROWS = 8
 TOKENS_PER_CANDIDATE = 24
 TOKENS_PER_SYNTHETIC = 384
+FEWEST_IN_PREFIX = 4
 
 
 class BatchMaker:
@@ -149,14 +151,13 @@ class BatchMaker:
         order = np.argsort(in_row, kind="stable")
         joined = Draws._make(np.concatenate(column) for column in zip(*kept, strict=True))
         draws = joined.select(order)
-        prefix = np.clip((draws.prefix * draws.length).astype(np.int64), 2, draws.length - 1)
         placement = Placement(
             in_row[order],
             -(-draws.length // size),
             draws.variates,
             draws.known_future,
             draws.length,
-            prefix,
+            prefix_points(draws.prefix, draws.length, size),
         )
         return draws, placement
 
@@ -182,6 +183,19 @@ class BatchMaker:
         if config.coupled_share:
             systems = coupled(-(-count // 16), LARGEST_SYSTEM, length, generator)
         return Pools(long.cpu().numpy(), short.cpu().numpy(), systems.cpu().numpy())
+
+
+def prefix_points(share: Floats, length: Integers, patch_size: int) -> Integers:
+    """Turn shares of windows into points of prefixes that end with a patch, as contexts do.
+
+    A prefix has at least `FEWEST_IN_PREFIX` points, and leaves at least one patch to predict,
+    where the window has that many.
+    """
+    tokens = -(-length // patch_size)
+    pad = tokens * patch_size - length
+    fewest = -(-(pad + FEWEST_IN_PREFIX) // patch_size)
+    patches = np.maximum(np.round(share * tokens).astype(np.int64), fewest)
+    return np.maximum(np.minimum(patches, tokens - 1), 1) * patch_size - pad
 
 
 def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
