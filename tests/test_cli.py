@@ -236,22 +236,25 @@ def test_pretrain_stops_resumes_and_leaves_a_checkpoint(
         ModelConfig, "preset", lambda name: ModelConfig(**{**SIZES, "max_seq_len": 32})
     )
     output = tmp_path / "run"
-    command = ["pretrain", "--data", str(corpus), "--output", str(output), "--seed", "3", "--quiet"]
-    assert cli.main([*command, "--steps", "1"]) == 0
+    command = ["pretrain", "--data", str(corpus), "--output", str(output), "--quiet"]
+    first = ["--seed", "3", "--set", "batch_rows=2", "--set", "clip_norm=2"]
+    assert cli.main([*command, "--resume", "--steps", "1"]) == 1
+    assert cli.main([*command, "--steps", "1", *first]) == 0
     assert cli.main([*command, "--steps", "2"]) == 1
-    small = ["--set", "batch_rows=2", "--device", "cpu", "--minutes", "0"]
-    assert cli.main([*command, "--steps", "9", "--resume", *small]) == 0
+    later = ["--set", "clip_norm=3", "--device", "cpu", "--minutes", "0"]
+    assert cli.main([*command, "--steps", "9", "--resume", *later]) == 0
     run = json.loads((output / "run.json").read_text())
     assert (run["step"], run["training"]["steps"], run["training"]["seed"]) == (2, 9, 3)
+    assert (run["training"]["batch_rows"], run["training"]["clip_norm"]) == (2, 3)
     assert MoiraiMoEPipeline.from_pretrained(output).config.d_model == SIZES["d_model"]
 
 
 def test_pretrain_takes_any_field_of_the_training_configuration() -> None:
     settings = ["learning_rate=2e-3", "precision=bfloat16", "betas=[0.8, 0.9]", "batch_rows=32"]
-    training = cli_pretrain.training_config(settings, steps=7, seed=3)
+    training = cli_pretrain.training_config(settings, 7, 3, {"clip_norm": 5.0})
     assert (training.steps, training.seed, training.batch_rows) == (7, 3, 32)
     assert (training.learning_rate, training.betas) == (2e-3, (0.8, 0.9))
-    assert training.precision == "bfloat16"
+    assert (training.precision, training.clip_norm) == ("bfloat16", 5.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pretrain in slices on a machine that is lent for minutes, and carry the run in and out.
+"""Pretrain in slices on a machine that is there for minutes only, and carry the run in and out.
 
 The machine needs torch, numpy, pandas, pyarrow, safetensors and tqdm, and the package's source
 beside it:
@@ -6,7 +6,8 @@ beside it:
     PYTHONPATH=src python examples/training/gpu_slices.py --data corpus --output run \\
         --steps 50000 --minutes 9 --set precision=bfloat16 --import carried --export out
 
-``--import`` starts from what an earlier slice exported, if the output folder holds no run yet.
+``--import`` starts from what an earlier slice exported, if the output folder holds no run yet;
+leave it out for the first slice.
 ``--export`` writes the run in bfloat16 as files under 16 MB. Without ``--steps`` nothing is
 trained, so that a run can be rebuilt elsewhere. As an exported run is rounded, one that goes on
 from it is not bit by bit the unbroken one.
@@ -34,7 +35,7 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.training.corpus import read_corpus
 from moirai_moe_forecaster.training.loop import pretrain
 from moirai_moe_forecaster.training.metrics import METRICS_FILE
-from moirai_moe_forecaster.training.state import RUN_FILE, STATE_FILE
+from moirai_moe_forecaster.training.state import RUN_FILE, STATE_FILE, saved_settings
 
 SHARD_BYTES = 15_500_000
 MOST_FILES = 8
@@ -45,14 +46,15 @@ def main() -> None:
     arguments = _parser().parse_args()
     logging.basicConfig(format="%(message)s", level="INFO")
     has_state = (arguments.output / STATE_FILE).exists()
-    if arguments.carried and arguments.carried.is_dir() and not has_state:
+    if arguments.carried and not has_state:
         import_run(arguments.carried, arguments.output)
         has_state = True
     if arguments.steps:
         weights, exclude = corpus_options(arguments.corpus)
+        saved = saved_settings(arguments.output) if has_state else {}
         pretrain(
             ModelConfig.preset(arguments.preset),
-            training_config(arguments.settings, arguments.steps, arguments.seed),
+            training_config(arguments.settings, arguments.steps, arguments.seed, saved),
             read_corpus(arguments.data, weights, exclude) if arguments.data else [],
             arguments.output,
             resume=has_state,
@@ -119,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--steps", type=int, help="optimiser steps in all; without, none is taken")
     parser.add_argument("--minutes", type=float, default=9.0, help="(default: 9)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--device", default="auto")
     add_settings(parser)
     parser.add_argument("--import", dest="carried", type=Path, help="what a slice exported")

@@ -18,7 +18,7 @@ EPILOG = """
     The folder of data holds .parquet files, one per source, with one row per series and a
     column y, a list of numbers (NaN is missing). The output folder receives the state of the
     run, metrics.jsonl with a line per logged step and, at the end, a checkpoint for --model.
-    --set changes any field of TrainConfig, and is to be repeated with --resume.
+    --set changes any field of TrainConfig; --resume keeps the settings of the run.
 
     examples:
       moirai-moe pretrain --data corpus --steps 20000 --output run
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
+    parser.add_argument("--seed", type=int, metavar="S", help="(default: 0)")
     add_settings(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last state in the output folder"
@@ -82,7 +82,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, and leave a checkpoint."""
-    training = training_config(arguments.settings, arguments.steps, arguments.seed)
+    saved = _saved_settings(arguments.output) if arguments.resume else {}
+    training = training_config(arguments.settings, arguments.steps, arguments.seed, saved)
     weights, exclude = corpus_options(arguments.corpus)
     import logging
 
@@ -110,8 +111,25 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"checkpoint: {arguments.output.resolve()}")
 
 
-def training_config(settings: Sequence[str], steps: int, seed: int) -> TrainConfig:
+def _saved_settings(output: Path) -> Mapping[str, Any]:
+    from moirai_moe_forecaster.training.state import saved_settings
+
+    return saved_settings(output)
+
+
+def training_config(
+    settings: Sequence[str], steps: int, seed: int | None, saved: Mapping[str, Any]
+) -> TrainConfig:
     """Build a configuration from texts such as ``learning_rate=5e-4``.
+
+    Parameters
+    ----------
+    settings : sequence of str
+    steps : int
+    seed : int or None
+        None is the saved one, or 0.
+    saved : mapping
+        Settings of the run that is resumed, which hold where nothing else is said.
 
     Raises
     ------
@@ -119,7 +137,9 @@ def training_config(settings: Sequence[str], steps: int, seed: int) -> TrainConf
         If a text is none such, names no field or one that has an option of its own, or the value
         does not suit the field.
     """
-    values: dict[str, Any] = {"steps": steps, "seed": seed}
+    values: dict[str, Any] = {**saved, "steps": steps}
+    if seed is not None:
+        values["seed"] = seed
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator:

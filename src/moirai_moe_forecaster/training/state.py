@@ -155,6 +155,22 @@ def save_state(folder: Path, state: State, training: TrainConfig, processes: Pro
     os.replace(temporary, folder / RUN_FILE)
 
 
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """Read the fields of the `TrainConfig` that a run was saved with.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no state, or it cannot be read.
+    """
+    try:
+        with safe_open(folder / STATE_FILE, "pt") as file:
+            settings: dict[str, Any] = json.loads(file.metadata()["run"])["training"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no run to resume: {error}") from error
+    return settings
+
+
 @torch.no_grad()
 def load_state(folder: Path, state: State, training: TrainConfig) -> None:
     """Read what `save_state` wrote into a new state of the same model, whatever its processes.
