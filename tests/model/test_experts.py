@@ -105,3 +105,17 @@ def test_grouped_products_are_the_loop_over_groups(monkeypatch: pytest.MonkeyPat
         rounded = gradients()
     assert rounded[0].dtype == torch.bfloat16
     torch.testing.assert_close(rounded[0].float(), looped[0], atol=0.3, rtol=0.1)
+
+
+def test_gradients_are_those_of_the_loop_over_tokens() -> None:
+    module = experts().requires_grad_()
+    x, routing = random(9, D_MODEL, seed=3).requires_grad_(), routing_of(9, 2)
+    routing = routing._replace(weights=routing.weights.clone().requires_grad_())
+    inputs = (x, routing.weights, module.weight_in, module.weight_out)
+    upstream = random(9, D_MODEL, seed=4)
+    got, expected = (
+        torch.autograd.grad(output, inputs, upstream)
+        for output in (module(x, routing), naive(module, x, routing))
+    )
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,9 +42,9 @@ class Experts(nn.Module):
         expert = torch.arange(num_experts, device=x.device)
         ends = torch.searchsorted(chosen, expert, right=True, out_int32=True)
         swiglu = self._on_gpu if x.is_cuda and hasattr(F, "grouped_mm") else self._on_cpu
-        grouped = swiglu(x[order // per_token], ends)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-        outputs = grouped[back].unflatten(0, (-1, per_token))
+        grouped = swiglu(_Take.apply(x, order // per_token, back), ends)
+        outputs = _Take.apply(grouped, back, order).unflatten(0, (-1, per_token))
         return (outputs * routing.weights[..., None].to(outputs.dtype)).sum(1)
 
     def _on_cpu(self, x: Tensor, ends: Tensor) -> Tensor:
@@ -67,3 +69,23 @@ class Experts(nn.Module):
         weight_in, weight_out = (w.to(dtype).mT for w in (self.weight_in, self.weight_out))
         gate, linear = F.grouped_mm(x.to(dtype), weight_in, offs=ends).chunk(2, -1)
         return F.grouped_mm(F.silu(gate) * linear, weight_out, offs=ends)
+
+
+class _Take(torch.autograd.Function):
+    """Rows `index` of `x`, which name each row equally often; `places` tells where, row by row.
+
+    The gradient is a gather like the forward pass: adding it up in place would be slow, and on a
+    GPU its order, and so its rounding, would vary.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.rows = len(x)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        taken = gradients[0].index_select(0, places)
+        return taken.unflatten(0, (ctx.rows, -1)).sum(1), None, None
