@@ -124,7 +124,7 @@ class AnyVariateAttention(nn.Module):
         shared = (shared + self._bias(context_sight)[:, :, None]).transpose(1, 2)
         private = query @ own.keys.mT / root + self._bias(path_sight)
         logits = torch.cat((shared.flatten(0, 1), private), -1)
-        weights = logits.softmax(-1)
+        weights = logits.softmax(-1).to(query.dtype)
         width = context.keys.shape[-2]
         to_context = weights[..., :width].unflatten(0, (series, paths)).transpose(1, 2)
         mixed = (to_context.flatten(2, 3) @ context.values).unflatten(2, (paths, tokens))
