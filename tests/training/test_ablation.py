@@ -68,7 +68,7 @@ def arguments(tmp_path: Path) -> list[str]:
     return [*options_given, "--corpus", str(tmp_path / "corpus.json")]
 
 
-def test_four_networks_of_equal_active_size(script: ModuleType) -> None:
+def test_networks_of_equal_active_size(script: ModuleType) -> None:
     with torch.random.fork_rng(devices=[]):
         networks = {name: script.MoiraiMoE(model) for name, model in script.variants(MODEL).items()}
     active = {name: network.parameter_counts()[1] for name, network in networks.items()}
@@ -95,7 +95,13 @@ def test_the_script_trains_reports_and_does_not_train_twice(
     assert report in capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines()[2:]]
     header, _, *runs = rows
-    assert [run[0] for run in runs] == ["dense", "linear", "centroid-nearest", "centroid-farthest"]
+    assert [run[0] for run in runs] == [
+        "dense",
+        "linear",
+        "centroid-nearest",
+        "centroid-farthest",
+        script.WARM,
+    ]
     assert all(len(run) == len(header) for run in runs)
     for run in runs:
         last = json.loads(
@@ -108,7 +114,7 @@ def test_the_script_trains_reports_and_does_not_train_twice(
     assert runs[0][6:8] == ["1.00 1.00", "1.00 1.00"]
 
     states = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("state.safetensors")}
-    assert len(states) == 4
+    assert len(states) == 5
     monkeypatch.setattr(script, "centroids_from", None)
     script.main()
     assert states == {path: path.stat().st_mtime_ns for path in states}
