@@ -17,6 +17,8 @@ import torch
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.training.centroids import centroids_from
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "benchmarks" / "ablation.py"
 MODEL = ModelConfig(
     d_model=16, d_ff=8, num_layers=2, num_heads=1, num_experts=4, experts_per_token=2

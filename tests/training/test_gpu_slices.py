@@ -32,6 +32,8 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+pytestmark = pytest.mark.slow
+
 
 def run_script(*arguments: object) -> None:
     source = Path(moirai_moe_forecaster.__file__).parents[1]
