@@ -111,6 +111,7 @@ def picture(runs: list[Run]) -> Figure:
     tidy(validation, "validation loss")
     tidy(gradient, "gradient norm")
     gradient.set_yscale("log")
+    gradient.yaxis.set_minor_formatter("")
     if with_load:
         tidy(fourth, "load of the most (—) and the least (···) used expert")
         fourth.axhline(1, color="#888888", linewidth=0.6)
