@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.model.routing import expert_counts
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 
@@ -32,6 +33,5 @@ def expert_load(network: MoiraiMoE, batches: Iterable[TokenBatch]) -> Tensor:
         tokens = batch.to(device)
         valid = (tokens.sample_id > 0).flatten()
         for layer, routing in enumerate(network.encode(tokens).routings):
-            chosen = routing.experts[valid].flatten()
-            counts[layer] += torch.bincount(chosen, minlength=config.num_experts)
+            counts[layer] += expert_counts(routing, valid)
     return counts / counts.sum(1, keepdim=True)
