@@ -65,6 +65,10 @@ class ModelConfig:
     time_index : {"position", "observed"}, default="position"
         Whether the position of a patch counts all patches, or, as in official checkpoints, those
         from the first on that holds an observed value.
+    dependence_share, dependence_decay : float, default=0
+        How the points that one pass predicts depend on each other in trajectories: their normal
+        scores correlate as ``share * decay**lag`` (a Gaussian copula). Officially 0, independent;
+        `pretrain` fits both to held-out windows.
 
     Raises
     ------
@@ -88,6 +92,8 @@ class ModelConfig:
     output_patches: int = 1
     scale_rule: ScaleRule = "relative"
     time_index: TimeIndex = "position"
+    dependence_share: float = 0.0
+    dependence_decay: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, tuple | list):
@@ -107,6 +113,7 @@ class ModelConfig:
             _check_choice("mixture", component, Component)
         if not self.mixture:
             raise ConfigError("mixture must name at least one component, got none")
+        self._check_dependence()
         if self.d_model % self.num_heads:
             raise ConfigError(
                 f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})"
@@ -121,6 +128,16 @@ class ModelConfig:
                 f"experts_per_token ({self.experts_per_token}) cannot exceed num_experts "
                 f"({self.num_experts})"
             )
+
+    def _check_dependence(self) -> None:
+        for name in ("dependence_share", "dependence_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ConfigError(
+                    f"{name} must be a number of at least 0 and below 1, got {value!r}"
+                )
+        if self.dependence_share and "negative_binomial" in self.mixture:
+            raise ConfigError("dependence_share must be 0 where the mixture has counts")
 
     @property
     def head_dim(self) -> int:

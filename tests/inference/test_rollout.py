@@ -244,7 +244,8 @@ def test_blocks_are_joined_in_order_and_cut_at_the_horizon() -> None:
     whole = marginalise(blocks(), 96, LEVELS)
     cut = marginalise(blocks(), 70, LEVELS)
     for one, other in zip(whole, cut, strict=True):
-        assert torch.equal(one[..., :70], other)
+        torch.testing.assert_close(one[..., :70], other, rtol=1e-4, atol=1e-4)
+        assert torch.equal(whole.draws[..., :70], cut.draws)
         assert other.shape[-1] == 70
     assert whole.draws[0, 0, 0, ::32].tolist() == [0, 1, 2]
 

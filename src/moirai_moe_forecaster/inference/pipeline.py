@@ -11,12 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
+from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
 from moirai_moe_forecaster.inference.rollout import (
@@ -208,6 +209,7 @@ class MoiraiMoEPipeline:
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
+            dependence=self._dependence,
         )
 
     def predict_stream(
@@ -254,7 +256,11 @@ class MoiraiMoEPipeline:
         cut = [series.last(context_length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
-        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths if blocks > 1 else 1)
+        draw = seeded_draw(
+            torch.from_numpy(seeds).to(device),
+            paths if blocks > 1 else 1,
+            *self._dependence,
+        )
         prompt = make_prompt(group, horizon, self.config, context_length)
         if normaliser == "frozen":
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
@@ -266,6 +272,10 @@ class MoiraiMoEPipeline:
         marginal = marginalise(rollout, horizon, levels)
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
+
+    @property
+    def _dependence(self) -> Dependence:
+        return Dependence(self.config.dependence_share, self.config.dependence_decay)
 
     def _context_length(self, context_length: int | None) -> int:
         if context_length is None:
@@ -319,18 +329,23 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
-    ranks = marginal.draws.argsort(1).argsort(1).transpose(2, 3).cpu().numpy().astype(np.uint16)
+    ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
             quantiles[i : i + 1],
             mean[i : i + 1],
             location[i : i + 1],
             scale[i : i + 1],
-            ranks[i : i + 1] if joint else None,
+            None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
         )
         for i in range(len(mean))
     ]
+
+
+def _ranks(draws: Tensor) -> Tensor:
+    """Rank of every path among the paths (axis 1); of equal ones the earlier path is lower."""
+    return draws.argsort(dim=1, stable=True).argsort(1)
 
 
 def _stack(summaries: Sequence[Marginals]) -> Marginals:

@@ -47,6 +47,15 @@ class Prompt(NamedTuple):
     known_future: int
     normaliser: Normaliser
 
+    def to(self, device: torch.device) -> Prompt:
+        """Move what tokens are made of; the normaliser, in float64, stays."""
+        return self._replace(
+            values=self.values.to(device),
+            observed=self.observed.to(device),
+            time_id=self.time_id.to(device),
+            present=self.present.to(device),
+        )
+
     def given(self) -> TokenBatch:
         """Tokens that no forecast value enters: all up to the last position of the context."""
         earlier = slice(0, self.context)

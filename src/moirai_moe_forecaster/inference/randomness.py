@@ -63,6 +63,19 @@ def uniforms(seeds: Tensor, first: int, count: int) -> Tensor:
     return (_shift(_integers(seeds, first, count), 64 - BITS).float() + 0.5) / 2**BITS
 
 
+def dependent(numbers: Tensor, share: float, decay: float) -> Tensor:
+    """Make independent uniform numbers depend on their neighbours along the last axis.
+
+    The result is uniform too; its normal scores correlate as ``share * decay**lag`` (a Gaussian
+    copula).
+    """
+    points = torch.arange(numbers.shape[-1], dtype=torch.float64)
+    correlation = share * decay ** (points[:, None] - points).abs()
+    factor = torch.linalg.cholesky(correlation.fill_diagonal_(1)).to(numbers)
+    scores = torch.special.ndtri(numbers) @ factor.mT
+    return torch.special.ndtr(scores).clamp(2.0 ** -(BITS + 1), 1 - 2.0 ** -(BITS + 1))
+
+
 def _integers(seeds: Tensor, first: int, count: int) -> Tensor:
     counter = torch.arange(first + 1, first + count + 1, device=seeds.device)
     x = seeds[..., None] + counter * GOLDEN

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.randomness import split, uniforms
+from moirai_moe_forecaster.inference.randomness import dependent, split, uniforms
 from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.attention import KeyValue, visibility
 from moirai_moe_forecaster.model.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.scaler import Normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
-
-INVERTED_AT_ONCE = 2**14
 
 
 class Block(NamedTuple):
@@ -47,21 +45,26 @@ Draw = Callable[[int, Mixture], Tensor]
 """Gives the draws of a block from its number and its mixture."""
 
 
-def seeded_draw(seeds: Tensor, paths: int) -> Draw:
+def seeded_draw(seeds: Tensor, paths: int, share: float = 0.0, decay: float = 0.0) -> Draw:
     """Draw from each series' own random numbers, however many paths, steps or series there are.
 
     Parameters
     ----------
     seeds : Tensor of int64, (series, target)
     paths : int
+    share, decay : float, default=0
+        `ModelConfig.dependence_share` and `dependence_decay`; without a share points are
+        independent.
     """
     streams = split(seeds, paths).transpose(1, 2)
 
     def draw(block: int, mixture: Mixture) -> Tensor:
         points = mixture.shape[3:].numel()
-        numbers = uniforms(streams, 3 * points * block, 3 * points)
-        numbers = numbers.unflatten(-1, (3, *mixture.shape[3:])).movedim(3, 0)
-        return mixture.map(lambda x: x.expand(-1, -1, paths, -1, -1, -1)).sample(numbers)
+        numbers = uniforms(streams, 3 * points * block, 3 * points if share == 0 else points)
+        of_paths = mixture.map(lambda x: x.expand(-1, -1, paths, -1, -1, -1))
+        if share == 0:
+            return of_paths.sample(numbers.unflatten(-1, (3, *mixture.shape[3:])).movedim(3, 0))
+        return of_paths.icdf_at(dependent(numbers, share, decay).unflatten(-1, mixture.shape[3:]))
 
     return draw
 
@@ -81,33 +84,33 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     ------
     Block
     """
-    device = next(network.parameters()).device
+    prompt = prompt.to(next(network.parameters()).device)
     given = prompt.given()
-    on_device = given.to(device)
-    output = network.encode(on_device)
+    output = network.encode(given)
     mixture = _next_patches(network, output.hidden, prompt.targets, prompt.context, 1)
-    context = output.cache
+    context, count = output.cache, network.config.output_patches
     own: TokenBatch | None = None
     past: list[KeyValue] = []
-    count = network.config.output_patches
     for block in range(blocks):
         draws = draw(block, mixture)
         yield Block(mixture, draws)
         if block == blocks - 1:
             return
-        paths = draws.shape[1]
-        new = prompt.step(prompt.context + block * count, draws.cpu()).to(device)
+        new = prompt.step(prompt.context + block * count, draws)
+        start = 0 if own is None else own.values.shape[1]
         own = new if own is None else TokenBatch(*map(_joined, own, new))
-        past = past or [_nothing(layer, len(draws) * paths) for layer in context]
-        output = network.decode(
+        rows, width = new.values.shape[:2]
+        past = past or [layer.room(rows, (blocks - 1) * width) for layer in context]
+        paths = draws.shape[1]
+        hidden = network.decode(
             new,
             context,
             past,
-            visibility(TokenBatch(*(part[::paths] for part in new)), on_device),
+            start,
+            visibility(TokenBatch(*(part[::paths] for part in new)), given),
             visibility(new, own),
         )
-        past = output.cache
-        mixture = _next_patches(network, output.hidden, prompt.targets, count, paths)
+        mixture = _next_patches(network, hidden, prompt.targets, count, paths)
 
 
 def reestimated_rollout(
@@ -171,7 +174,7 @@ def marginalise(blocks: Iterator[Block], horizon: int, levels: Tensor) -> Margin
         points = min(block.mixture.shape[3:].numel(), left)
         cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
         pooled = cut.pool(1)
-        quantile = _quantiles(pooled, levels)
+        quantile = pooled.icdf(levels)
         quantiles.append(quantile)
         # heavy-tailed components can have a mean beyond every quantile that is kept, or none
         means.append(pooled.mean().nan_to_num().clamp(quantile[0], quantile[-1]))
@@ -188,24 +191,8 @@ def _next_patches(
     return network.head(hidden[:, last].unflatten(0, (-1, paths)))
 
 
-def _quantiles(pooled: Mixture, levels: Tensor) -> Tensor:
-    """Quantiles (level, series, ...) of a few series at a time, so that memory stays flat."""
-    series = pooled.shape[0]
-    rows = max(INVERTED_AT_ONCE * series // pooled.log_weights[0].numel(), 1)
-    parts = [
-        pooled.map(lambda x, first=first: x[:, first : first + rows]).icdf(levels)  # type: ignore[misc]
-        for first in range(0, series, rows)
-    ]
-    return torch.cat(parts, 1)
-
-
 def _joined(earlier: Tensor, later: Tensor) -> Tensor:
     return torch.cat((earlier, later), 1)
-
-
-def _nothing(like: KeyValue, batch: int) -> KeyValue:
-    empty = like.keys.new_empty(batch, like.keys.shape[1], 0, like.keys.shape[3])
-    return KeyValue(empty, empty)
 
 
 def _extend(series: Series, values: NDArray[np.float64]) -> Series:

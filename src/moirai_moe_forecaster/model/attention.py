@@ -35,11 +35,17 @@ class KeyValue(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def append(self, later: KeyValue) -> KeyValue:
-        """Return this stretch followed by a later one."""
-        return KeyValue(
-            torch.cat((self.keys, later.keys), -2), torch.cat((self.values, later.values), -2)
-        )
+    def room(self, batch: int, tokens: int) -> KeyValue:
+        """Return uninitialised room for tokens like these."""
+        shape = (batch, self.keys.shape[1], tokens, self.keys.shape[3])
+        return KeyValue(self.keys.new_empty(shape), self.values.new_empty(shape))
+
+    def put(self, start: int, new: KeyValue) -> KeyValue:
+        """Write tokens at `start` of this room and return all up to their end."""
+        stop = start + new.keys.shape[-2]
+        for room, part in zip(self, new, strict=True):
+            room[:, :, start:stop] = part
+        return KeyValue(self.keys[:, :, :stop], self.values[:, :, :stop])
 
 
 def visibility(query: TokenBatch, key: TokenBatch) -> Visibility:
@@ -89,9 +95,10 @@ class AnyVariateAttention(nn.Module):
         angles: Rotation,
         context: KeyValue,
         past: KeyValue,
+        start: int,
         context_sight: Visibility,
         path_sight: Visibility,
-    ) -> tuple[Tensor, KeyValue]:
+    ) -> Tensor:
         """Attend from new tokens of many paths to one shared context and to each path's own past.
 
         The context's keys and values are never copied per path: the queries of all paths of a
@@ -103,18 +110,19 @@ class AnyVariateAttention(nn.Module):
         angles : Rotation
             Of the new tokens, (series * path, 1, token, ...).
         context : KeyValue, (series, heads, context token, head_dim)
-        past : KeyValue, (series * path, heads, past token, head_dim)
+        past : KeyValue, (series * path, heads, room, head_dim)
+            Holds the paths' own tokens; the new ones are written into it.
+        start : int
+            How many tokens it holds already.
         context_sight : Visibility, (series, token, context token)
-        path_sight : Visibility, (series * path, token, past token + token)
+        path_sight : Visibility, (series * path, token, start + token)
 
         Returns
         -------
         Tensor, (series * path, token, d_model)
-        KeyValue
-            `past` with the new tokens appended.
         """
         query, new = self._project(x, angles)
-        own = past.append(new)
+        own = past.put(start, new)
         series, tokens = context.keys.shape[0], x.shape[1]
         paths = x.shape[0] // series
         # (series, heads, path * token, head_dim): one product with the shared keys
@@ -129,7 +137,7 @@ class AnyVariateAttention(nn.Module):
         to_context = weights[..., :width].unflatten(0, (series, paths)).transpose(1, 2)
         mixed = (to_context.flatten(2, 3) @ context.values).unflatten(2, (paths, tokens))
         mixed = mixed.transpose(1, 2).flatten(0, 1) + weights[..., width:] @ own.values
-        return self._merge(mixed), own
+        return self._merge(mixed)
 
     def _project(self, x: Tensor, angles: Rotation) -> tuple[Tensor, KeyValue]:
         query, key, value = (

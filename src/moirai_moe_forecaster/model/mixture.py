@@ -10,18 +10,8 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import Component
-from moirai_moe_forecaster.model.components import (
-    KINDS,
-    Distribution,
-    NegativeBinomial,
-    StudentT,
-)
-
-ANCHORS_PER_COMPONENT = 33
-LARGEST_GRID = 160
-SMOOTH_STEPS = 3
-STEPS = 8
-CHUNK_ELEMENTS = 2**18
+from moirai_moe_forecaster.model.components import KINDS, Distribution
+from moirai_moe_forecaster.model.quantiles import quantiles, quantiles_at
 
 
 def raw_size(components: Sequence[Component]) -> int:
@@ -135,9 +125,6 @@ class Mixture(NamedTuple):
     def icdf(self, levels: Tensor) -> Tensor:
         """Quantiles of every point.
 
-        The cdf is evaluated on a grid that the components' own rough quantiles place; each level
-        is bracketed there and polished by Newton steps that may not leave the bracket.
-
         Parameters
         ----------
         levels : Tensor, (level,)
@@ -148,60 +135,11 @@ class Mixture(NamedTuple):
         Tensor, (level, *shape)
             Not decreasing along the levels.
         """
-        grid, height = self._grid(levels)
-        target = levels.view(-1, *[1] * len(self.shape))
-        upper = _first_at_least(height, levels).clamp(1, len(grid) - 1)
-        low, high = grid.gather(0, upper - 1), grid.gather(0, upper)
-        # linear in the normal score of the height, which tails resemble more than the height itself
-        scores = torch.special.ndtri(height.clamp(1e-9, 1 - 1e-7))
-        score_low, score_high = scores.gather(0, upper - 1), scores.gather(0, upper)
-        share = (torch.special.ndtri(target) - score_low) / (score_high - score_low).clamp_min(1e-9)
-        x = low + share.clamp(0, 1) * (high - low)
-        smooth = all(isinstance(component, StudentT) for component in self.components)
-        for _ in range(SMOOTH_STEPS if smooth else STEPS):
-            gap = self._chunked(self.cdf, x) - target
-            low, high = torch.where(gap < 0, x, low), torch.where(gap < 0, high, x)
-            step = x - gap / self._chunked(self.density, x).clamp_min(1e-30)
-            x = torch.where((step >= low) & (step <= high), step, low + 0.5 * (high - low))
-        if self.unit is None and any(isinstance(c, NegativeBinomial) for c in self.components):
-            x = self._at_steps(x, low, high, target)
-        return x.cummax(0).values
+        return quantiles(self, levels)
 
-    def _at_steps(self, x: Tensor, low: Tensor, high: Tensor, target: Tensor) -> Tensor:
-        """Move quantiles (level, *shape) that fall into a step of the cdf onto its integer."""
-        integer = low.floor() + 1
-        just_below = integer - 1e-6 * (1 + integer.abs())
-        jumps = (
-            (integer <= high)
-            & (self._chunked(self.cdf, just_below) < target)
-            & (self._chunked(self.cdf, integer) >= target)
-        )
-        return torch.where(jumps, integer, x)
-
-    def _grid(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Ascending points (grid, *shape) around the levels' quantiles, and the cdf there."""
-        edge = torch.special.ndtri(levels[[0, -1]]).abs().max() + 1
-        score = edge * torch.linspace(-1, 1, ANCHORS_PER_COMPONENT, device=levels.device)
-        score = score.view(-1, *[1] * (len(self.shape) + 1))
-        anchors = [component.anchors(score) for component in self.components]
-        grid = torch.cat([self._outer(points).flatten(0, 1) for points in anchors])
-        grid, order = grid.sort(0)
-        if len(grid) > LARGEST_GRID:
-            # what each component holds between two of its anchors adds up to a rough cdf of all
-            mass = torch.cat(
-                [
-                    (weight.exp() * _differences(component.cdf(points))).flatten(0, 1)
-                    for weight, component, points in zip(
-                        self.log_weights, self.components, anchors, strict=True
-                    )
-                ]
-            )
-            rough = mass.gather(0, order).cumsum(0)
-            beyond = torch.tensor([0.03, 0.1, 0.3], device=levels.device)
-            wanted = (levels[0] * beyond, levels, 1 - (1 - levels[-1]) * beyond.flip(0))
-            keep = _first_at_least(rough, torch.cat(wanted)).clamp_max(len(grid) - 1)
-            grid = torch.cat((grid[:1], grid.gather(0, keep), grid[-1:]))
-        return grid, self._chunked(self.cdf, grid).cummax(0).values
+    def icdf_at(self, levels: Tensor) -> Tensor:
+        """One quantile per point of a plain mixture without counts, at levels (*shape)."""
+        return quantiles_at(self, levels)
 
     @property
     def _member_axis(self) -> int:
@@ -222,20 +160,3 @@ class Mixture(NamedTuple):
             for weight, part in zip(self.log_weights, parts, strict=True)
         ]
         return torch.stack(weighted).sum(0)
-
-    def _chunked(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Evaluate rows of `x` (row, *shape) in chunks that stay within the caches."""
-        rows = max(CHUNK_ELEMENTS // max(self.log_weights[0].numel(), 1), 1)
-        return torch.cat([function(part) for part in x.split(rows)])
-
-
-def _differences(height: Tensor) -> Tensor:
-    """Differences along the first axis, the first one to 0."""
-    return height.diff(dim=0, prepend=torch.zeros_like(height[:1]))
-
-
-def _first_at_least(height: Tensor, levels: Tensor) -> Tensor:
-    """Index (level, ...) of the first grid point whose `height` (grid, ...) reaches a level."""
-    rows = height.movedim(0, -1).contiguous()
-    wanted = levels.to(rows.dtype).expand(*rows.shape[:-1], -1).contiguous()
-    return torch.searchsorted(rows, wanted).movedim(-1, 0)

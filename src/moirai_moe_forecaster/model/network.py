@@ -93,7 +93,8 @@ class Block(nn.Module):
     ) -> tuple[Tensor, KeyValue, Routing]:
         """Transform tokens (batch, token, d_model) that attend to each other."""
         attended, cache = self.attention(self.attention_norm(x), angles, sight)
-        return self._finish(x + attended, cache)
+        x, routing = self._finish(x + attended)
+        return x, cache, routing
 
     def decode(
         self,
@@ -101,19 +102,20 @@ class Block(nn.Module):
         angles: Rotation,
         context: KeyValue,
         past: KeyValue,
+        start: int,
         context_sight: Visibility,
         path_sight: Visibility,
-    ) -> tuple[Tensor, KeyValue, Routing]:
+    ) -> Tensor:
         """Transform new tokens (series * path, token, d_model) of paths that share a context."""
-        attended, cache = self.attention.decode(
-            self.attention_norm(x), angles, context, past, context_sight, path_sight
+        attended = self.attention.decode(
+            self.attention_norm(x), angles, context, past, start, context_sight, path_sight
         )
-        return self._finish(x + attended, cache)
+        return self._finish(x + attended)[0]
 
-    def _finish(self, x: Tensor, cache: KeyValue) -> tuple[Tensor, KeyValue, Routing]:
+    def _finish(self, x: Tensor) -> tuple[Tensor, Routing]:
         normed = self.expert_norm(x).flatten(0, 1)
         routing = self.router(normed)
-        return x + self.experts(normed, routing).view_as(x), cache, routing
+        return x + self.experts(normed, routing).view_as(x), routing
 
 
 class MoiraiMoE(nn.Module):
@@ -163,23 +165,23 @@ class MoiraiMoE(nn.Module):
         tokens: TokenBatch,
         context: list[KeyValue],
         past: list[KeyValue],
+        start: int,
         context_sight: Visibility,
         path_sight: Visibility,
-    ) -> Output:
+    ) -> Tensor:
         """Run all blocks over new tokens (series * path, token) of paths that share a context.
 
-        `AnyVariateAttention.decode` has the shapes. `Output.cache` holds the extended past.
+        `AnyVariateAttention.decode` has the shapes and writes to `past`. The result is the
+        representations (series * path, token, d_model).
         """
         angles = self._angles(tokens)
         x = self.embedding(tokens)
-        cache, routings = [], []
         for block, layer_context, layer_past in zip(self.blocks, context, past, strict=True):
-            x, extended, routing = block.decode(  # type: ignore[operator]  # a Block
-                x, angles, layer_context, layer_past, context_sight, path_sight
+            x = block.decode(  # type: ignore[operator]  # a Block
+                x, angles, layer_context, layer_past, start, context_sight, path_sight
             )
-            cache.append(extended)
-            routings.append(routing)
-        return Output(self.norm(x), cache, routings)
+        hidden: Tensor = self.norm(x)
+        return hidden
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count all parameters, and those that one token uses."""
