@@ -1,6 +1,5 @@
 """Forecasts of sktime forecasters for the windows of a backtest."""
 
-# sktime is imported inside functions: a backtest of a pipeline needs none of it
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -56,13 +55,14 @@ def forecast_windows(
         results = [fitted.predict(X=future)]
         if forecaster.get_tag("capability:pred_int"):
             results.append(fitted.predict_quantiles(X=future, alpha=list(levels)))
-        for index, window in zip(members, group, strict=True):
+        tables = [_by_series(result, group, panel=panel) for result in results]
+        for number, (index, window) in enumerate(zip(members, group, strict=True)):
             # (variate, level, horizon): columns are variates, and for each its levels
             parts = [
-                _rows(result, window.item, horizon, panel=panel)
+                _values(table[number], window.item, horizon)
                 .reshape(horizon, len(window.item.variates), -1)
                 .transpose(1, 2, 0)
-                for result in results
+                for table in tables
             ]
             points[index] = parts[0][:, 0]
             quantiles[index] = parts[-1] + np.zeros((len(levels), 1))
@@ -102,9 +102,17 @@ def _join(parts: list[Any], group: Sequence[Window], *, panel: bool) -> Any:
     return joined
 
 
-def _rows(result: Any, item: Item, horizon: int, *, panel: bool) -> Array:
+def _by_series(result: Any, group: Sequence[Window], *, panel: bool) -> list[Any]:
+    """One table per series of the group, in its order."""
+    if not panel:
+        return [result]
+    levels = list(range(result.index.nlevels - 1))
+    parts = dict(iter(result.groupby(level=levels if len(levels) > 1 else 0)))
+    return [parts[window.item.name] for window in group]
+
+
+def _values(rows: Any, item: Item, horizon: int) -> Array:
     """One series' rows of a result, (horizon, columns)."""
-    rows = result.loc[item.name] if panel else result
     values = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
     if len(values) != horizon or not np.isfinite(values).all():
         raise InvalidInputError(
