@@ -1,6 +1,7 @@
 """Forecast 480 and 720 steps of hourly and 15-minute series whose ends training held out.
 
-    python examples/benchmarks/long_horizon.py FOLDER [--corpus FILE] [--model PATH] [--series N]
+    python examples/benchmarks/long_horizon.py FOLDER [--corpus FILE] [--model PATH]
+        [--series N] [--horizons N ...]
 
 FOLDER is the training corpus. Each forecast starts where the held-out stretch does, and those
 stretches must be as long as the horizon. Prints, per horizon and frequency: errors relative to
@@ -118,11 +119,12 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="JSON with 'weights' and 'exclude' by source")
     parser.add_argument("--model", help="directory or Hub name; by default the bundled checkpoint")
     parser.add_argument("--series", type=int, default=40, help="at most, per frequency")
+    parser.add_argument("--horizons", type=int, nargs="+", default=HORIZONS, help="in steps")
     arguments = parser.parse_args()
     corpus = json.loads(arguments.corpus.read_text()) if arguments.corpus else {}
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     rows = []
-    for horizon in HORIZONS:
+    for horizon in arguments.horizons:
         for task in tasks(arguments.folder, corpus, horizon, arguments.series):
             ours = predict(pipeline, task)
             given = task.contexts, task.horizon, task.seasonality

@@ -17,6 +17,7 @@ from pathlib import Path
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.evaluation import SetResult, evaluate_sets, geometric_mean
 from moirai_moe_forecaster.evaluation.forecasters import BASELINE
+from moirai_moe_forecaster.evaluation.metrics import relative
 from moirai_moe_forecaster.evaluation.protocols import (
     PROTOCOLS,
     PUBLISHED_AGGREGATES,
@@ -46,7 +47,7 @@ def table(results: Sequence[SetResult], kind: str) -> str:
         cells = []
         for name in names:
             pair = ours.score(name), naive.score(name)
-            ratios[name].append(pair[0] / pair[1])
+            ratios[name].append(relative(*pair))
             cells.append(f"{pair[0]:.4g}, {pair[1]:.4g}, {ratios[name][-1]:.3f}")
         published = [_cell(protocol.published.get(model)) for model in models]
         rows.append([protocol.name, *cells, *published])

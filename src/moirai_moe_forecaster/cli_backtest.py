@@ -172,6 +172,7 @@ def _print_scores(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -
     import pandas as pd
 
     from moirai_moe_forecaster.evaluation.comparison import ERRORS, frame_terms
+    from moirai_moe_forecaster.evaluation.metrics import relative
 
     first = results[NAIVE]
     metrics = list(first.columns[list(first.columns).index("abs_test") + 1 :])
@@ -181,7 +182,7 @@ def _print_scores(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -
     }
     rows = [
         scores
-        | {f"relative {m}": scores[m] / pooled[NAIVE][m] for m in metrics if m in ERRORS}
+        | {f"relative {m}": relative(scores[m], pooled[NAIVE][m]) for m in metrics if m in ERRORS}
         | {"seconds": seconds[name]}
         for name, scores in pooled.items()
     ]

@@ -46,6 +46,15 @@ def test_scores_are_relative_to_naive_on_the_same_set() -> None:
     assert table["geometric mean"] == ["", "", "", "1.000", "0.500", "4.0"]
 
 
+def test_a_set_that_naive_forecasts_perfectly_compares_nothing() -> None:
+    perfect = [
+        result("a", "seasonal-naive", "h", 0.0, 0.2, 0.1),
+        result("a", "ours", "h", 0.5, 0.1, 0.1),
+    ]
+    table = rows(set_table(scores_frame(perfect), "ours"))
+    assert table["geometric mean"][3:5] == ["nan", "0.500"]
+
+
 def test_groups_of_frequencies() -> None:
     table = rows(group_table(scores_frame(RESULTS)))
     assert table["model"] == ["hourly (1)", "sub-hourly (1)"]

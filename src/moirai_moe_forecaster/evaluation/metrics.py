@@ -260,6 +260,11 @@ def seasonal_scale(
     return np.array([scale(context) for context in contexts])
 
 
+def relative(score: float, baseline: float) -> float:
+    """Ratio of a score to a baseline's; NaN where the baseline is perfect, as nothing compares."""
+    return score / baseline if baseline > 0 else math.nan
+
+
 def geometric_mean(ratios: Sequence[float]) -> float:
     """Aggregate scores that are relative to a baseline."""
     return float(np.exp(np.mean(np.log(ratios))))

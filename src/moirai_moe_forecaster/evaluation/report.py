@@ -10,7 +10,7 @@ import pandas as pd
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import BASELINE
-from moirai_moe_forecaster.evaluation.metrics import COVERAGES, geometric_mean
+from moirai_moe_forecaster.evaluation.metrics import COVERAGES, geometric_mean, relative
 from moirai_moe_forecaster.evaluation.sets import SetResult
 
 # by the unit of a frequency, in the order of the table
@@ -43,12 +43,12 @@ def scores_frame(results: Sequence[SetResult]) -> pd.DataFrame:
             "seconds": result.seconds,
         }
         scores = {name: result.score(name) for name in result.terms}
-        relative = {
-            f"relative {name}": score / naive[result.task].score(name)
+        ratios = {
+            f"relative {name}": relative(score, naive[result.task].score(name))
             for name, score in scores.items()
             if not name.startswith("coverage")
         }
-        rows.append(row | scores | relative)
+        rows.append(row | scores | ratios)
     return pd.DataFrame(rows)
 
 
