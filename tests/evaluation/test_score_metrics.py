@@ -92,7 +92,7 @@ def test_a_constant_series_counts_in_no_scaled_error() -> None:
 
 
 def test_a_label_on_an_edge_is_inside_its_interval() -> None:
-    labels = np.array([[0.0, 1.0, 2.0, 3.0, 4.0, np.nan]])
+    labels = np.array([[0.5, 1.0, 2.0, 3.0, 3.5, np.nan]])
     quantiles = np.repeat([[[1.0], [2.0], [3.0]]], 6, axis=2)
     prediction = Prediction((0.1, 0.5, 0.9), quantiles, quantiles[:, 1])
     terms = score_terms(labels, [], 1, prediction, ("coverage_80",))["coverage_80"]
