@@ -353,7 +353,7 @@ def test_wrong_usage_exits_with_2(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "info", "pretrain"])
+@pytest.mark.parametrize("command", ["demo", "info", "backtest", "pretrain"])
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])

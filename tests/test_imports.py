@@ -20,7 +20,7 @@ LAYERS = [
     {"official_layout"},
     {"checkpoint", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"adapters", "cli", "cli_pretrain"},
+    {"adapters", "cli", "cli_backtest", "cli_pretrain"},
 ]
 ALLOWED_LIBRARIES = {
     "sktime": {"adapters"},
@@ -32,7 +32,7 @@ ALLOWED_LIBRARIES = {
         "inference/frame.py",
         "inference/pipeline.py",
         "training/windows.py",
-        "evaluation.py",
+        "evaluation",
         "routing_report.py",
         "adapters",
         "cli.py",

@@ -18,6 +18,7 @@ _HOME = {
     "TrainConfig": "config",
     "pretrain": "training.loop",
     "MoiraiMoEForecaster": "adapters.sktime",
+    "backtest": "evaluation.backtest",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -25,6 +26,7 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from moirai_moe_forecaster.adapters.sktime import MoiraiMoEForecaster
     from moirai_moe_forecaster.config import ModelConfig, TrainConfig
+    from moirai_moe_forecaster.evaluation.backtest import backtest
     from moirai_moe_forecaster.inference.forecast import Forecast
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moirai_moe_forecaster import __version__, cli_pretrain
+from moirai_moe_forecaster import __version__, cli_backtest, cli_pretrain
 from moirai_moe_forecaster.errors import MissingExtraError, MoiraiMoEError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_info(commands)
+    _add_backtest(commands)
     _add_pretrain(commands)
     return parser
 
@@ -121,6 +122,18 @@ def _add_info(commands: Any) -> None:
           moirai-moe info --model ./my_checkpoint
         """,
     )
+    _add_model(parser)
+
+
+def _add_backtest(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "backtest",
+        cli_backtest.run,
+        "score forecasts of the last windows of your series against seasonal naive",
+        cli_backtest.EPILOG,
+    )
+    cli_backtest.add_arguments(parser)
     _add_model(parser)
 
 

@@ -1,0 +1,126 @@
+"""Whatever can forecast, called in one way: windows of a set in, quantiles out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, needed_levels
+from moirai_moe_forecaster.evaluation.naive import seasonal_naive
+from moirai_moe_forecaster.evaluation.panel import Item, Window
+from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
+from moirai_moe_forecaster.evaluation.tasks import Task
+
+Array = NDArray[np.float64]
+# (contexts, horizon, seasonality, levels) -> quantiles (window, level, horizon)
+QuantileFunction: TypeAlias = Callable[[Sequence[Array], int, int, Sequence[float]], Array]
+
+BASELINE = "seasonal-naive"
+
+
+def naive_quantiles(
+    contexts: Sequence[Array], horizon: int, seasonality: int, levels: Sequence[float]
+) -> Array:
+    """Forecast seasonally naively: all quantiles are the same."""
+    point = np.stack([seasonal_naive(context, horizon, seasonality) for context in contexts])
+    return np.repeat(point[:, None], len(levels), axis=1)
+
+
+def predict_task(forecaster: Any, task: Task, metrics: Sequence[str]) -> Prediction:
+    """Forecast the windows of a set at all levels that the metrics need.
+
+    Parameters
+    ----------
+    forecaster : MoiraiMoEPipeline, sktime forecaster or function
+        A pipeline's CRPS is that of 100 samples, any other's that of quantiles.
+    task : Task
+    metrics : sequence of str
+
+    Raises
+    ------
+    InvalidInputError
+        If the forecaster is none of these, or returns what it should not.
+    """
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+    if isinstance(forecaster, MoiraiMoEPipeline):
+        levels = needed_levels(metrics, LEVELS, samples=True)
+        forecast = forecaster.predict(task.contexts, task.horizon, random_state=0)
+        quantiles = forecast.quantile(levels)
+        samples = forecast.samples if "CRPS" in metrics else None
+        return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)], samples)
+    levels = needed_levels(metrics, LEVELS, samples=False)
+    if is_sktime(forecaster):
+        return _predict_sktime(forecaster, task, levels)
+    return predict_quantiles(forecaster, task.contexts, task.horizon, task.seasonality, levels)
+
+
+def predict_quantiles(
+    function: QuantileFunction,
+    contexts: Sequence[Array],
+    horizon: int,
+    seasonality: int,
+    levels: tuple[float, ...],
+) -> Prediction:
+    """Call a function that forecasts, and check what it returns; its median is the point.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no function, or its quantiles are not finite or of another shape.
+    """
+    if not callable(function):
+        raise InvalidInputError(
+            "a forecaster must be a MoiraiMoEPipeline, a sktime forecaster or a function of "
+            f"contexts, horizon, seasonality and levels; got {function!r}"
+        )
+    quantiles = np.asarray(function(contexts, horizon, seasonality, levels), dtype=np.float64)
+    expected = (len(contexts), len(levels), horizon)
+    if quantiles.shape != expected or not np.isfinite(quantiles).all():
+        raise InvalidInputError(
+            f"the function returned quantiles of shape {quantiles.shape}, "
+            f"{int((~np.isfinite(quantiles)).sum())} of them not finite; expected {expected}, "
+            "(context, level, horizon), all finite"
+        )
+    return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)])
+
+
+def is_sktime(forecaster: Any) -> bool:
+    """Whether this is a forecaster of sktime, which functions do not make one import."""
+    if callable(forecaster):
+        return False
+    from sktime.forecasting.base import BaseForecaster
+
+    return isinstance(forecaster, BaseForecaster)
+
+
+def identity(forecaster: Any) -> str:
+    """Tell forecasters apart whose stored results must not be mixed up.
+
+    A pipeline is its weights, a sktime forecaster its parameters. A function is its name only.
+    """
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+    if isinstance(forecaster, MoiraiMoEPipeline):
+        digest = hashlib.sha256()
+        for name, tensor in sorted(forecaster.network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype}".encode())
+            digest.update(tensor.double().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+    if is_sktime(forecaster):
+        return repr(forecaster)
+    return str(getattr(forecaster, "name", getattr(forecaster, "__qualname__", type(forecaster))))
+
+
+def _predict_sktime(forecaster: Any, task: Task, levels: tuple[float, ...]) -> Prediction:
+    windows = [
+        Window(Item(number, context[:, None], [0], pd.Series(context)), None, 0, len(context))
+        for number, context in enumerate(task.contexts)
+    ]
+    return forecast_windows(forecaster, windows, task.horizon, levels, panel=False)
