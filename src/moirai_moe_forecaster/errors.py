@@ -17,6 +17,10 @@ class CheckpointError(MoiraiMoEError, OSError):
     """A checkpoint that is missing, damaged, or not the one its configuration describes."""
 
 
+class OutOfMemoryError(MoiraiMoEError, MemoryError):
+    """A forecast that does not fit into memory even one series at a time."""
+
+
 class TrainingError(MoiraiMoEError, RuntimeError):
     """Training that cannot go on, for example after several non-finite losses in a row."""
 

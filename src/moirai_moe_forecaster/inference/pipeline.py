@@ -17,6 +17,13 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.batches import (
+    TOKENS_ON_CPU,
+    Load,
+    automatic_budget,
+    groups,
+    halved_when_short,
+)
 from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
@@ -33,7 +40,6 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 log = logging.getLogger(__name__)
 
 DEFAULT_PATHS = 32
-TOKENS_PER_PASS = 2**14
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -46,6 +52,13 @@ class MoiraiMoEPipeline:
         `from_pretrained` is the usual way to make a pipeline.
     info : CheckpointInfo, optional
         Where the weights come from.
+
+    Attributes
+    ----------
+    memory_budget : int, optional
+        Bytes that a forecast may take beside its data and result; None is a quarter of what is
+        free, on a CPU at most 512 MiB. It decides how many series go through the network together,
+        not what is forecast.
 
     Examples
     --------
@@ -60,6 +73,7 @@ class MoiraiMoEPipeline:
     def __init__(self, network: MoiraiMoE, info: CheckpointInfo | None = None) -> None:
         self.network = network.eval()
         self.info = info
+        self.memory_budget: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -162,7 +176,8 @@ class MoiraiMoEPipeline:
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.
         batch_size : int, optional
-            Most series per pass; by default as many as a token budget allows.
+            Most series per pass; by default as many as `memory_budget` allows. Where memory runs
+            out nevertheless, smaller passes are tried.
         normaliser : {"frozen", "reestimated"}, default="frozen"
             Whether the statistics of the context hold for the whole horizon, or are estimated anew
             with every drawn patch as the official implementation does: much slower.
@@ -180,6 +195,8 @@ class MoiraiMoEPipeline:
         ------
         InvalidInputError
             If data or an argument cannot be forecast as given; the message names the series.
+        OutOfMemoryError
+            If memory does not suffice for a single series.
         """
         check_count("horizon", horizon)
         check_count("num_samples", num_samples)
@@ -194,16 +211,21 @@ class MoiraiMoEPipeline:
         seed = draw_seed(random_state)
         summaries: list[Marginals | None] = [None] * len(batch.series)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
-        for members in _groups(batch.series, length, self.config.patch_size, most, paths):
+        load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
+        device = next(self.network.parameters()).device
+        budget = self.memory_budget or automatic_budget(device)
+        tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+
+        def work(members: list[int]) -> list[Marginals]:
             group = [batch.series[index] for index in members]
-            for index, summary in zip(
-                members,
-                self._summaries(group, int(horizon), paths, length, normaliser, seed),
-                strict=True,
-            ):
-                summaries[index] = summary
-            bar.update(len(members))
-        bar.close()
+            return self._summaries(group, load, seed)
+
+        with bar:
+            for group in groups(batch.series, load, budget, tokens, most):
+                for members, results in halved_when_short(group, work):
+                    for index, summary in zip(members, results, strict=True):
+                        summaries[index] = summary
+                    bar.update(len(members))
         return Forecast(
             _stack([summary for summary in summaries if summary is not None]),
             single=batch.single,
@@ -241,33 +263,22 @@ class MoiraiMoEPipeline:
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
 
     @torch.inference_mode()
-    def _summaries(
-        self,
-        group: Sequence[Series],
-        horizon: int,
-        paths: int,
-        context_length: int,
-        normaliser: Normalisation,
-        seed: int,
-    ) -> list[Marginals]:
+    def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
         """Forecast alike series in one pass and summarise each."""
+        horizon, length = load.horizon, load.context_length
         size = self.config.output_patches * self.config.patch_size
         blocks = -(-horizon // size)
-        cut = [series.last(context_length) for series in group]
+        cut = [series.last(length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
         draw = seeded_draw(
-            torch.from_numpy(seeds).to(device),
-            paths if blocks > 1 else 1,
-            *self._dependence,
+            torch.from_numpy(seeds).to(device), load.paths if blocks > 1 else 1, *self._dependence
         )
-        prompt = make_prompt(group, horizon, self.config, context_length)
-        if normaliser == "frozen":
-            rollout = frozen_rollout(self.network, prompt, blocks, draw)
+        prompt = make_prompt(group, horizon, self.config, length)
+        if load.reestimated:
+            rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
         else:
-            rollout = reestimated_rollout(
-                self.network, group, horizon, blocks, draw, context_length
-            )
+            rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
         marginal = marginalise(rollout, horizon, levels)
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
@@ -281,41 +292,6 @@ class MoiraiMoEPipeline:
         if context_length is None:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
-
-
-def _groups(
-    series: Sequence[Series],
-    context_length: int,
-    patch_size: int,
-    batch_size: int | None,
-    paths: int,
-) -> Iterator[list[int]]:
-    """Indices of series that go through the network together.
-
-    They have the same numbers of variates and covariates and, ordered by length, contexts within
-    an eighth of each other, and as many as the token budget allows.
-    """
-
-    def shape(index: int) -> tuple[int, ...]:
-        return tuple(len(part) for part in series[index])
-
-    def width(index: int) -> int:
-        return -(-min(series[index].target.shape[1], context_length) // patch_size)
-
-    order = sorted(range(len(series)), key=lambda index: (shape(index), width(index)))
-    group: list[int] = []
-    for index in order:
-        variates = sum(shape(index))
-        cost = max(variates * width(index), paths * variates)
-        full = len(group) >= (batch_size or len(series)) or len(group) * cost > TOKENS_PER_PASS
-        if group and (
-            full or shape(group[0]) != shape(index) or width(index) > 1 + 1.125 * width(group[0])
-        ):
-            yield group
-            group = []
-        group.append(index)
-    if group:
-        yield group
 
 
 def _split(
