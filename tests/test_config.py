@@ -27,15 +27,18 @@ OTHER_VALUES: dict[str, Any] = {
     "output_patches": 4,
     "scale_rule": "absolute",
     "time_index": "observed",
+    "dependence_share": 0.5,
+    "dependence_decay": 0.9,
 }
 INTEGERS = [field.name for field in fields(ModelConfig) if field.type == "int"]
 BOOLEANS = [field.name for field in fields(ModelConfig) if field.type == "bool"]
 CHOICES = ["router", "centroid_choice", "scale_rule", "time_index"]
+SHARES = ["dependence_share", "dependence_decay"]
 
 
 def test_every_field_is_covered_here() -> None:
     names = {field.name for field in fields(ModelConfig)}
-    assert names == OTHER_VALUES.keys() == {*INTEGERS, *BOOLEANS, *CHOICES, "mixture"}
+    assert names == OTHER_VALUES.keys() == {*INTEGERS, *BOOLEANS, *CHOICES, *SHARES, "mixture"}
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
@@ -187,3 +190,15 @@ def test_an_unknown_or_missing_training_field_is_named() -> None:
         TrainConfig.from_dict({"steps": 3, "epochs": 3})
     with pytest.raises(ConfigError, match="steps"):
         TrainConfig.from_dict({})
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1, True, "0.5", float("nan")])
+def test_shares_are_numbers_below_one(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=name):
+        tiny_config(**{name: value})
+
+
+def test_counts_cannot_depend_on_each_other() -> None:
+    with pytest.raises(ConfigError, match="counts"):
+        tiny_config(mixture=("student_t", "negative_binomial"), dependence_share=0.5)

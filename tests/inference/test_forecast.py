@@ -10,6 +10,8 @@ from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from tiny_network import tiny_network
 
 HORIZON = 7
 
@@ -261,3 +263,18 @@ def test_plot_draws_the_median() -> None:
     assert any(
         len(line) >= HORIZON and np.allclose(line[-HORIZON:], forecast.median) for line in drawn
     )
+
+
+@pytest.mark.parametrize("horizon", [48, 150])
+def test_sums_over_the_horizon_are_wider_where_points_depend_on_each_other(horizon: int) -> None:
+    walk = np.random.default_rng(0).normal(size=100).cumsum()
+    spread = []
+    for share in (0.0, 0.9):
+        network = tiny_network(output_patches=4, dependence_share=share, dependence_decay=0.95)
+        forecast = MoiraiMoEPipeline(network).predict(
+            walk, horizon, num_paths=300, num_samples=300, random_state=0
+        )
+        spread.append(np.subtract(*np.quantile(forecast.samples[:, :48].sum(1), [0.9, 0.1])))
+        level = np.stack([forecast.cdf(sample) for sample in forecast.samples])
+        assert np.abs(np.quantile(level, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.03
+    assert spread[1] > 2 * spread[0]

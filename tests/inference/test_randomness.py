@@ -8,7 +8,13 @@ import torch
 from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.randomness import draw_seed, series_seed, split, uniforms
+from moirai_moe_forecaster.inference.randomness import (
+    dependent,
+    draw_seed,
+    series_seed,
+    split,
+    uniforms,
+)
 
 SEEDS = torch.tensor([0, 1, -1, 2**62, -(2**63)])
 
@@ -96,3 +102,15 @@ def test_none_is_fresh_and_leaves_numpys_global_state_alone() -> None:
 def test_what_is_no_random_state_is_refused(random_state: Any) -> None:
     with pytest.raises(InvalidInputError, match="random_state"):
         draw_seed(random_state)
+
+
+@pytest.mark.parametrize(("share", "decay"), [(0.7, 0.9), (0.98, 0.99), (0.5, 0.0)])
+def test_dependent_numbers_are_uniform_and_correlate_as_stated(share: float, decay: float) -> None:
+    numbers = torch.rand(40_000, 24, generator=torch.Generator().manual_seed(0)).clamp_min(1e-7)
+    got = dependent(numbers, share, decay)
+    assert ((got > 0) & (got < 1)).all()
+    assert stats.kstest(got[:, 5].numpy(), "uniform").pvalue > 1e-4
+    scores = torch.special.ndtri(got.double())
+    for lag in (1, 2, 10):
+        correlation = torch.corrcoef(torch.stack((scores[:, 3], scores[:, 3 + lag])))[0, 1]
+        assert float(correlation) == pytest.approx(share * decay**lag, abs=0.02)

@@ -347,3 +347,21 @@ def test_a_component_of_extreme_spread_leaves_quantiles_finite(scale: float) -> 
     assert quantiles.isfinite().all()
     error = level_error(mixture, quantiles)
     assert error[2:-2].max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["student", "one", "positive"])
+def test_one_level_per_point_is_undone_by_the_cdf(name: str) -> None:
+    mixture = random_mixture(MIXTURES[name], 2000)
+    levels = torch.linspace(0.001, 0.999, 2000)
+    error = (mixture.cdf(mixture.icdf_at(levels)) - levels).abs()
+    assert error.median() < 1e-4
+    assert error.mean() < 2e-3
+
+
+def test_one_level_per_point_in_another_unit() -> None:
+    plain = random_mixture(("student_t",), 50)
+    moved = plain._replace(unit=Affine(torch.full((1, 50), 7.0), torch.full((1, 50), 3.0)))
+    levels = torch.linspace(0.01, 0.99, 50)
+    torch.testing.assert_close(
+        moved.icdf_at(levels), 7 + 3 * plain.icdf_at(levels), rtol=1e-3, atol=1e-3
+    )

@@ -39,7 +39,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATHS = 32
+DEFAULT_PATHS = 100
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -171,7 +171,7 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 32. Not used within the
+            Paths that carry the uncertainty between patches; None is 100. Not used within the
             patches that one pass predicts, where quantiles are exact.
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.

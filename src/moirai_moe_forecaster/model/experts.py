@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from moirai_moe_forecaster.model.routing import Routing
 
 # On a CPU, groups of these sizes pass through products of weights and transposed tokens up to
-# twice as fast as through products of tokens and transposed weights (examples/benchmarks/experts).
+# twice as fast as through products of tokens and transposed weights (docs/benchmarks.md).
 FEATURE_MAJOR = range(6, 64)
 
 

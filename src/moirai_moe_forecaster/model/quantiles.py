@@ -166,5 +166,5 @@ def quantiles_at(mixture: Mixture, levels: Tensor) -> Tensor:
         gap = mixture.cdf(x) - levels
         low, high = torch.where(gap < 0, x, low), torch.where(gap < 0, high, x)
         step = x - gap / mixture.density(x).clamp_min(1e-30)
-        x = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        x = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
     return x

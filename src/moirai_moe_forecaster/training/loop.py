@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.checkpoint import save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, TrainingError
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -22,6 +23,7 @@ from moirai_moe_forecaster.training.corpus import (
     Source,
     hold_out,
 )
+from moirai_moe_forecaster.training.dependence import fitted_dependence
 from moirai_moe_forecaster.training.flops import peak_flops, training_flops
 from moirai_moe_forecaster.training.metrics import (
     METRICS_FILE,
@@ -157,7 +159,12 @@ def pretrain(
             raise KeyboardInterrupt
         if state.step < training.steps:
             log.info("time is up at step %d of %d; resume to go on", state.step, training.steps)
-        return final_network(state, processes)
+        network = final_network(state, processes)
+        if state.step == training.steps and not shard:
+            network.config = fitted_dependence(network, validation)
+            if processes.rank == 0:
+                save_checkpoint(network, folder)
+        return network
 
 
 def learning_rate(training: TrainConfig, step: int) -> float:
