@@ -23,6 +23,7 @@ EPILOG = """
     examples:
       moirai-moe pretrain --data corpus --steps 20000 --output run
       moirai-moe pretrain --data corpus --steps 30000 --output run --resume
+      moirai-moe pretrain --data corpus --steps 20000 --output run --initial bundled
       moirai-moe pretrain --data corpus --steps 20000 --output run --device cuda \\
           --set precision=bfloat16 --set batch_rows=512 --set ema_decay=0.999
       torchrun --nproc-per-node 8 -m moirai_moe_forecaster.cli pretrain --preset base --shard \\
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
     )
     parser.add_argument("--seed", type=int, metavar="S", help="(default: 0)")
+    parser.add_argument(
+        "--initial",
+        metavar="MODEL",
+        help="start from the weights of a checkpoint instead of random ones: 'bundled', a directory "
+        "or a Hub name, of the preset's architecture",
+    )
     add_settings(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last state in the output folder"
@@ -82,6 +89,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, and leave a checkpoint."""
+    if arguments.initial is not None and arguments.resume:
+        raise ConfigError("--initial starts a run and --resume goes on with one: give one of them")
     saved = _saved_settings(arguments.output) if arguments.resume else {}
     training = training_config(arguments.settings, arguments.steps, arguments.seed, saved)
     weights, exclude = corpus_options(arguments.corpus)
@@ -100,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         training,
         read_corpus(arguments.data, weights, exclude),
         arguments.output,
+        initial=_initial(arguments.initial),
         resume=arguments.resume,
         device=arguments.device,
         progress=not arguments.quiet,
@@ -109,6 +119,14 @@ def run(arguments: argparse.Namespace) -> None:
     if is_first_process():
         save_checkpoint(network, arguments.output)
         print(f"checkpoint: {arguments.output.resolve()}")
+
+
+def _initial(model: str | None) -> Mapping[str, Any] | None:
+    from moirai_moe_forecaster.checkpoint import load_checkpoint
+
+    if model is None:
+        return None
+    return load_checkpoint(None if model == "bundled" else model).network.state_dict()
 
 
 def _saved_settings(output: Path) -> Mapping[str, Any]:
