@@ -24,7 +24,8 @@ from moirai_moe_forecaster.inference.batches import (
     groups,
     halved_when_short,
 )
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
+from moirai_moe_forecaster.inference.dependence import Dependence
+from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
 from moirai_moe_forecaster.inference.rollout import (
@@ -39,7 +40,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATHS = 100
+DEFAULT_PATHS = 16
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -171,8 +172,10 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 100. Not used within the
-            patches that one pass predicts, where quantiles are exact.
+            Paths that carry the uncertainty between patches; None is 16, whose quantiles are more
+            accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
+            that one pass predicts, where quantiles are exact. Take more for joint statements about
+            horizons beyond.
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.
         batch_size : int, optional
@@ -231,7 +234,7 @@ class MoiraiMoEPipeline:
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
-            dependence=self._dependence,
+            decay=self.config.dependence_decay,
         )
 
     def predict_stream(
@@ -271,22 +274,18 @@ class MoiraiMoEPipeline:
         cut = [series.last(length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
-        draw = seeded_draw(
-            torch.from_numpy(seeds).to(device), load.paths if blocks > 1 else 1, *self._dependence
-        )
+        dependence = Dependence.of(self.config)
+        paths = load.paths if blocks > 1 else 1
+        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths, dependence)
         prompt = make_prompt(group, horizon, self.config, length)
         if load.reestimated:
             rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
         else:
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
-        marginal = marginalise(rollout, horizon, levels)
+        marginal = marginalise(rollout, horizon, levels, dependence)
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
-
-    @property
-    def _dependence(self) -> Dependence:
-        return Dependence(self.config.dependence_share, self.config.dependence_decay)
 
     def _context_length(self, context_length: int | None) -> int:
         if context_length is None:
@@ -305,6 +304,7 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
+    share = marginal.share.cpu().numpy().astype(np.float32)
     ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
@@ -314,6 +314,7 @@ def _split(
             scale[i : i + 1],
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
+            share[i : i + 1],
         )
         for i in range(len(mean))
     ]
