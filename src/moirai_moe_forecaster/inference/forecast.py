@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.marginal import (
-    NODE_LEVELS,
     Array,
     between_nodes,
     normal_cdf,
@@ -21,6 +20,7 @@ from moirai_moe_forecaster.inference.randomness import dependent, uniforms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 class Dependence(NamedTuple):
     """Correlation of the normal scores of steps: ``share * decay**lag``."""

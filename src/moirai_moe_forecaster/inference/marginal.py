@@ -54,7 +54,19 @@ def value_at(nodes: Array, scores: Array) -> Array:
     left, share = between_nodes(scores)
     low = np.take_along_axis(nodes, left[..., None], -1)[..., 0]
     high = np.take_along_axis(nodes, left[..., None] + 1, -1)[..., 0]
-    return low + share * (high - low)
+    return _along(low, high, share)
+
+
+def quantiles(nodes: Array, levels: Array) -> Array:
+    """Values (..., level) at some levels (level,) of each marginal (..., node)."""
+    left, share = between_nodes(normal_score(levels))
+    return _along(nodes[..., left], nodes[..., left + 1], share)
+
+
+def _along(low: Array, high: Array, share: Array) -> Array:
+    rise = high - low
+    # levels 0 and 1 are infinitely far, but for a curve that has become flat
+    return low + np.where(rise > 0, share, 0.0) * rise
 
 
 def score_at(nodes: Array, x: Array) -> Array:
@@ -128,9 +140,7 @@ def _piece(nodes: Array, x: Array) -> tuple[NDArray[np.intp], Array, Array]:
 def _integral(scores: Array) -> Array:
     """Integral of the normal cdf from minus infinity."""
     finite = np.where(np.isneginf(scores), 0.0, scores)
-    return np.where(
-        np.isneginf(scores), 0.0, finite * normal_cdf(scores) + normal_density(scores)
-    )
+    return np.where(np.isneginf(scores), 0.0, finite * normal_cdf(scores) + normal_density(scores))
 
 
 def _moments() -> tuple[Array, Array, Array]:

@@ -200,7 +200,9 @@ def _observed_targets(group: Sequence[Series], context: int, size: int) -> Tenso
     return torch.from_numpy(observed)
 
 
-def _first_points(group: Sequence[Series], prefixes: Sequence[int], like: Tensor, end: int) -> Tensor:
+def _first_points(
+    group: Sequence[Series], prefixes: Sequence[int], like: Tensor, end: int
+) -> Tensor:
     """Mask (series, variate, time) of first points; all of those of known-future covariates."""
     mask = torch.ones_like(like)
     for row, (series, prefix) in enumerate(zip(group, prefixes, strict=True)):

@@ -103,10 +103,9 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
     """Enter terms one by one while the criterion improves: their numbers and coefficients."""
     count = len(target)
     chosen: list[int] = []
-    coefficients = np.zeros(0)
-    rest, basis = target, np.zeros((0, len(target)))
+    rest: Array = target
+    left: Array = terms
     norms = np.einsum("ij,ij->i", terms, terms)
-    left = terms.copy()
     most = min(MOST_TERMS, count // 4)
     penalty = np.log(count) + 2 * np.log(len(terms) + 1)
     while len(chosen) < most:
@@ -118,11 +117,9 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
             break
         chosen.append(best)
         direction = left[best] / np.sqrt(size[best])
-        basis = np.vstack((basis, direction))
         rest = rest - (rest @ direction) * direction
-        left = left - np.outer(left @ direction, direction)
-    if chosen:
-        coefficients = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
+        left = left - (left @ direction)[:, None] * direction
+    coefficients: Array = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
     return chosen, coefficients
 
 
