@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from moirai_moe_forecaster.inference.series import Array, Series
 
@@ -103,8 +104,8 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
     """Enter terms one by one while the criterion improves: their numbers and coefficients."""
     count = len(target)
     chosen: list[int] = []
-    rest: Array = target
-    left: Array = terms
+    rest: NDArray[np.floating] = target
+    left: NDArray[np.floating] = terms
     norms = np.einsum("ij,ij->i", terms, terms)
     most = min(MOST_TERMS, count // 4)
     penalty = np.log(count) + 2 * np.log(len(terms) + 1)
@@ -118,7 +119,7 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
         chosen.append(best)
         direction = left[best] / np.sqrt(size[best])
         rest = rest - (rest @ direction) * direction
-        left = left - (left @ direction)[:, None] * direction
+        left = left - np.outer(left @ direction, direction)
     coefficients: Array = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
     return chosen, coefficients
 
