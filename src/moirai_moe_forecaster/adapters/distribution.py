@@ -86,6 +86,16 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
             columns = pd.RangeIndex(width) if columns is None else columns
         super().__init__(index=index, columns=columns)
 
+    def _loc(self, rowidx: Any = None, colidx: Any = None) -> ForecastDistribution:
+        # where rows have several levels, skpro takes the keys of rows and columns for one of a row
+        if colidx is None and isinstance(rowidx, tuple) and len(rowidx) == 2:
+            every = slice(None)
+            if any(isinstance(key, list | slice | np.ndarray) for key in rowidx):
+                keys = [None if isinstance(k, slice) and k == every else k for k in rowidx]
+                rowidx, colidx = keys
+        part: ForecastDistribution = super()._loc(rowidx, colidx)
+        return part
+
     def _subset_params(
         self, rowidx: Any, colidx: Any, coerce_scalar: bool = False
     ) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from moirai_moe_forecaster.inference.series import Array, Series
 
@@ -104,8 +103,7 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
     """Enter terms one by one while the criterion improves: their numbers and coefficients."""
     count = len(target)
     chosen: list[int] = []
-    rest: NDArray[np.floating] = target
-    left: NDArray[np.floating] = terms
+    rest, left = target, terms
     norms = np.einsum("ij,ij->i", terms, terms)
     most = min(MOST_TERMS, count // 4)
     penalty = np.log(count) + 2 * np.log(len(terms) + 1)
@@ -117,9 +115,9 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
         if error <= 0 or count * np.log1p(-min(gain[best] / error, 1 - 1e-12)) > -penalty:
             break
         chosen.append(best)
-        direction = left[best] / np.sqrt(size[best])
-        rest = rest - (rest @ direction) * direction
-        left = left - np.outer(left @ direction, direction)
+        direction = (left[best] / np.sqrt(size[best])).astype(np.float64)
+        rest = rest - np.dot(rest, direction) * direction
+        left = left - (left @ direction)[:, None] * direction
     coefficients: Array = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
     return chosen, coefficients
 
