@@ -51,7 +51,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         Paths that carry the uncertainty from patch to patch; by default as in
         ``MoiraiMoEPipeline.predict``.
     num_samples : int, optional (default=100)
-        Trajectories in the distribution that ``predict_proba`` returns.
+        Trajectories whose dependence the samples of ``predict_proba``'s distribution have.
     batch_size : int, optional (default=None)
         Most series per pass; by default as many as a token budget allows.
     prediction_type : {"median", "mean"}, optional (default="median")
@@ -78,9 +78,18 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     Notes
     -----
     Exogenous columns that are in ``X`` of ``fit`` and of ``predict`` are known ahead: ``X`` must
-    then hold every step from the first after the series to the last of ``fh``. Columns only in
-    ``X`` of ``fit`` inform about the past. Rows are matched by their labels. NaN in ``y`` or ``X``
-    is a missing value, and so is a row that is absent from a time index of known frequency.
+    then hold every step from the first after the series to the last of ``fh``. What they explain of
+    the series in its context is added to the forecast; columns that explain nothing change nothing.
+    Columns only in ``X`` of ``fit`` inform about the past. Rows are matched by their labels. NaN in
+    ``y`` or ``X`` is a missing value, and so is a row that is absent from a time index of known
+    frequency.
+
+    Steps of ``fh`` at or before the end of the series are forecast one step ahead, from the values
+    before each alone, back to the first point of the context; the first observed value, which has
+    none before it, takes the forecast of the point after it.
+
+    All methods read the same distribution per point. ``predict_proba(fh).sample(n)`` gives joint
+    trajectories.
 
     References
     ----------

@@ -115,11 +115,11 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
         if error <= 0 or count * np.log1p(-min(gain[best] / error, 1 - 1e-12)) > -penalty:
             break
         chosen.append(best)
-        direction = (left[best] / np.sqrt(size[best])).astype(np.float64)
-        rest = rest - np.dot(rest, direction) * direction
+        direction = left[best] / np.sqrt(size[best])
+        rest = rest - (rest @ direction) * direction
         left = left - (left @ direction)[:, None] * direction
-    coefficients: Array = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
-    return chosen, coefficients
+    coefficients = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
+    return chosen, coefficients.astype(np.float64)
 
 
 def _autoregression(values: Array, order: int) -> Array:
