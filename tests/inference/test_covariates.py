@@ -106,6 +106,13 @@ class TestRegression:
             explained(series_of(1e6 * y + 5, x / 1000 - 3), N), 1e6 * plain, rtol=1e-6, atol=1e-3
         )
 
+    @pytest.mark.parametrize("unit", [1e-200, 1e200])
+    def test_extreme_units(self, unit: float) -> None:
+        x = noise(N + H)
+        y = 3 * x[:N] + noise(N, 1) / 10
+        plain = explained(series_of(y, x), N)
+        np.testing.assert_allclose(explained(series_of(y * unit, x * unit), N), plain * unit)
+
     def test_learns_from_the_last_points_alone(self) -> None:
         x = noise(N + H)
         y = np.concatenate((-9 * x[:100], 3 * x[100:N])) + noise(N, 1) / 10

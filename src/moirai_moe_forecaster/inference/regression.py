@@ -63,7 +63,7 @@ def make_terms(covariates: Array, context: int) -> Array:
     for values in covariates:
         if np.isnan(values[:context]).all():
             continue
-        filled = _without_gaps(values)
+        filled = _without_gaps(values / np.nanmax(np.abs(values[:context]), initial=1e-300))
         shapes = [filled]
         if len(np.unique(filled[:context])) > MANY_VALUES:
             lower, upper = np.quantile(filled[:context], (1 / 3, 2 / 3))
@@ -84,7 +84,9 @@ def fit(values: Array, terms: Array) -> Array:
     coefficients = np.zeros(len(terms))
     if seen.sum() < FEWEST_POINTS or np.ptp(values[seen]) == 0:
         return coefficients
-    filled = _without_gaps(values)
+    # in a unit of the size of the values, whose squares neither overflow nor vanish
+    unit = np.abs(values[seen]).max()
+    filled = _without_gaps(values / unit)
     filled = filled - filled.mean()
     order = min(LONGEST_FILTER, int(seen.sum()) // 6)
     for _ in range(ROUNDS):
@@ -96,7 +98,7 @@ def fit(values: Array, terms: Array) -> Array:
         coefficients[chosen] = found
         if np.allclose(before, coefficients):
             break
-    return coefficients
+    return coefficients * unit
 
 
 def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
@@ -133,7 +135,12 @@ def _autoregression(values: Array, order: int) -> Array:
 
 def _filter(rows: Array, whitening: Array) -> Array:
     """Apply a filter along time, without the points that have no full past."""
-    filtered: Array = sliding_window_view(rows, len(whitening), axis=1) @ whitening[::-1]
+    order = len(whitening) - 1
+    shifted = (rows[:, order - lag : rows.shape[1] - lag] for lag in range(order + 1))
+    filtered: Array = sum(
+        (weight * part for weight, part in zip(whitening, shifted, strict=True)),
+        start=np.zeros_like(rows[:, order:]),
+    )
     return filtered
 
 
