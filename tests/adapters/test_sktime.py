@@ -20,22 +20,9 @@ from sktime.split import ExpandingWindowSplitter
 
 from moirai_moe_forecaster import MoiraiMoE, MoiraiMoEForecaster, MoiraiMoEPipeline
 from moirai_moe_forecaster.config import ModelConfig
+from tiny_forecaster import TINY, forecaster
 
-TINY: dict[str, Any] = {
-    "d_model": 16,
-    "d_ff": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_experts": 4,
-    "experts_per_token": 2,
-    "mixture": ["student_t", "normal_fixed"],
-}
 NEXT = [1, 2, 3]
-
-
-def forecaster(**changes: Any) -> MoiraiMoEForecaster:
-    options: dict[str, Any] = {"config": TINY, "num_paths": 8, "random_state": 0}
-    return MoiraiMoEForecaster(**(options | changes))
 
 
 def months(points: int, start: str = "2000-01") -> pd.PeriodIndex:

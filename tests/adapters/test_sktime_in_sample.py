@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster import MoiraiMoEForecaster
+from tiny_forecaster import forecaster
 
-TINY: dict[str, Any] = {
-    "d_model": 16,
-    "d_ff": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_experts": 4,
-    "experts_per_token": 2,
-    "mixture": ["student_t", "normal_fixed"],
-}
 MONTHS = pd.period_range("2000-01", periods=70, freq="M", name="month")
-
-
-def forecaster(**changes: Any) -> MoiraiMoEForecaster:
-    return MoiraiMoEForecaster(**({"config": TINY, "num_paths": 8, "random_state": 0} | changes))
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from tests.tiny_network import tiny_network
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.regression import explained, make_terms
 from moirai_moe_forecaster.inference.series import Series
+from tiny_network import tiny_network
 
 N, H = 300, 24
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
