@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.rollout import (
     Block,

@@ -17,15 +17,12 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import (
-    TOKENS_ON_CPU,
-    Load,
-    automatic_budget,
-    groups,
-    halved_when_short,
-)
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.dependence import Dependence
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
+from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
 from moirai_moe_forecaster.inference.rollout import (
@@ -42,6 +39,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PATHS = 16
 Normalisation = Literal["frozen", "reestimated"]
+CovariateUse = Literal["regression", "tokens"]
 
 
 class MoiraiMoEPipeline:
@@ -152,6 +150,7 @@ class MoiraiMoEPipeline:
         num_samples: int = 100,
         batch_size: int | None = None,
         normaliser: Normalisation = "frozen",
+        covariate_use: CovariateUse | None = None,
         random_state: RandomState = None,
         progress: bool = False,
     ) -> Forecast:
@@ -184,6 +183,11 @@ class MoiraiMoEPipeline:
         normaliser : {"frozen", "reestimated"}, default="frozen"
             Whether the statistics of the context hold for the whole horizon, or are estimated anew
             with every drawn patch as the official implementation does: much slower.
+        covariate_use : {"regression", "tokens"}, optional
+            How `future_covariates` act: through a sparse regression on the context, whose effect
+            is added to the forecast of what it leaves, or as further tokens of the network. None
+            is tokens for official checkpoints and the regression for others, which it helps more.
+            `past_covariates` are always tokens.
         random_state : int, numpy Generator or RandomState, optional
             With the same number, the same series has the same forecast in any batch. None draws
             fresh.
@@ -210,27 +214,27 @@ class MoiraiMoEPipeline:
             raise InvalidInputError(
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
             )
+        regress = self.regresses(covariate_use)
         batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
         seed = draw_seed(random_state)
-        summaries: list[Marginals | None] = [None] * len(batch.series)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
         load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
-        device = next(self.network.parameters()).device
-        budget = self.memory_budget or automatic_budget(device)
-        tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+        limits = {"memory_budget": self.memory_budget, "batch_size": most}
+        series, effects = batch.series, None
+        if regress and any(len(part.future) for part in series):
+            series, effects = take_out(self.network, series, load, **limits)
 
         def work(members: list[int]) -> list[Marginals]:
-            group = [batch.series[index] for index in members]
-            return self._summaries(group, load, seed)
+            return self._summaries([series[index] for index in members], load, seed)
 
+        summaries: dict[int, Marginals] = {}
+        device = next(self.network.parameters()).device
         with bar:
-            for group in groups(batch.series, load, budget, tokens, most):
-                for members, results in halved_when_short(group, work):
-                    for index, summary in zip(members, results, strict=True):
-                        summaries[index] = summary
-                    bar.update(len(members))
+            for index, summary in in_passes(series, load, device, work, **limits):
+                summaries[index] = summary if effects is None else summary.moved(effects[index].T)
+                bar.update()
         return Forecast(
-            _stack([summary for summary in summaries if summary is not None]),
+            _stack([summaries[index] for index in range(len(series))]),
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
@@ -264,6 +268,22 @@ class MoiraiMoEPipeline:
             forecast = self.predict(chunk, horizon, random_state=random_state, **options)
             for index, item in enumerate(chunk):
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
+
+    def regresses(self, covariate_use: CovariateUse | None = None) -> bool:
+        """Tell whether known-future covariates act through a regression: see `predict`.
+
+        Raises
+        ------
+        InvalidInputError
+            If `covariate_use` is none of those that `predict` takes.
+        """
+        if covariate_use not in (None, "regression", "tokens"):
+            raise InvalidInputError(
+                f"covariate_use must be 'regression', 'tokens' or None, got {covariate_use!r}"
+            )
+        if covariate_use is None:
+            return self.config.shift_known_future
+        return covariate_use == "regression"
 
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
@@ -310,7 +330,7 @@ def _split(
         Marginals(
             quantiles[i : i + 1],
             mean[i : i + 1],
-            location[i : i + 1],
+            np.repeat(location[i : i + 1, None], mean.shape[1], 1),
             scale[i : i + 1],
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
