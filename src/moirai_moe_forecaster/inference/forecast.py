@@ -163,7 +163,7 @@ class Forecast:
         InvalidInputError
             If a level is not a number within (0, 1).
         """
-        wanted = _check_levels(levels)
+        wanted = check_levels(levels)
         scores = np.array([NormalDist().inv_cdf(level) for level in np.atleast_1d(wanted)])
         left, share = _between_nodes(scores)
         share = share[:, None, None]
@@ -186,7 +186,7 @@ class Forecast:
         -------
         lower, upper : ndarray, (series, horizon, variate)
         """
-        if _check_levels(coverage).ndim:
+        if check_levels(coverage).ndim:
             raise InvalidInputError(f"coverage must be one number in (0, 1), got {coverage!r}")
         half = float(coverage) / 2
         return self.quantile(0.5 - half), self.quantile(0.5 + half)
@@ -268,7 +268,7 @@ def _between_nodes(scores: Array) -> tuple[NDArray[np.intp], Array]:
     return left, (scores - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
 
 
-def _check_levels(levels: ArrayLike) -> Array:
+def check_levels(levels: ArrayLike) -> Array:
     try:
         wanted = np.asarray(levels, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,17 @@ from moirai_moe_forecaster.inference.batches import (
     groups,
     halved_when_short,
 )
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
+from moirai_moe_forecaster.inference.forecast import (
+    NODE_LEVELS,
+    Dependence,
+    Forecast,
+    Marginals,
+    check_levels,
+)
+from moirai_moe_forecaster.inference.frame import predict_frame
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
+from moirai_moe_forecaster.inference.representation import Embedding, embed
 from moirai_moe_forecaster.inference.rollout import (
     Marginal,
     frozen_rollout,
@@ -37,9 +45,13 @@ from moirai_moe_forecaster.inference.rollout import (
 from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.routing_report import RoutingReport
+
 log = logging.getLogger(__name__)
 
 DEFAULT_PATHS = 100
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -262,6 +274,175 @@ class MoiraiMoEPipeline:
             for index, item in enumerate(chunk):
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
 
+    def predict_df(
+        self,
+        df: Any,
+        horizon: int,
+        *,
+        quantile_levels: Sequence[float] = DECILES,
+        id_column: Hashable | None = "item_id",
+        timestamp_column: Hashable = "timestamp",
+        target_columns: Hashable | Sequence[Hashable] = "target",
+        past_covariates: Hashable | Sequence[Hashable] = (),
+        future_df: Any = None,
+        freq: str | int | Mapping[Any, str | int] | None = None,
+        context_length: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Forecast every series of a long DataFrame.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame, polars.DataFrame or pyarrow.Table
+            One row per series and time, in any order. Ids may be of any type and times datetimes
+            (with or without a zone), text that reads as such, periods or integers. Values are
+            numbers; NaN is missing, and so is a step of the grid without a row.
+        horizon : int
+            Steps after the last row of every series, at least 1.
+        quantile_levels : sequence of float, default=(0.1, ..., 0.9)
+            In (0, 1).
+        id_column : hashable, default="item_id"
+            None if all rows are of one series.
+        timestamp_column : hashable, default="timestamp"
+        target_columns : hashable or list of hashable, default="target"
+            Several targets are forecast as the variates of one series.
+        past_covariates : hashable or list of hashable, default=()
+            Columns of `df` known only up to the last row.
+        future_df : of the type of df, optional
+            A row for each step of the horizon of every series: the columns of ids and times, and
+            those of the covariates known ahead, whose past is in `df`. Other rows are not read.
+        freq : str, int or mapping from ids to these, optional
+            An alias of pandas, or an integer for integer times. By default inferred for every
+            series: the largest step that all of its times fit, in months or business days where
+            they go by these.
+        context_length : int, optional
+            Use only this many of the last steps; by default `max_context_length`.
+        **options
+            Of `predict`: num_paths, batch_size, normaliser, random_state and progress.
+
+        Returns
+        -------
+        DataFrame
+            Of the library of `df`. Series in the order of their first rows, each with its targets
+            in the order of `target_columns`, each with `horizon` rows. The columns are those of
+            ids and times, ``target_name`` if there are several targets, ``mean``, ``median``, and
+            one per level, such as ``0.1``.
+
+        Raises
+        ------
+        InvalidInputError
+            Before anything is forecast; the message names the row or id, and what to do.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+        >>> days = pd.date_range("2024-01-01", periods=60)
+        >>> df = pd.DataFrame({"shop": "north", "day": days, "sold": np.arange(60) % 7})
+        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+        >>> names = {"id_column": "shop", "timestamp_column": "day", "target_columns": "sold"}
+        >>> forecast = pipeline.predict_df(df, 7, quantile_levels=[0.1, 0.9], **names)
+        >>> list(forecast.columns)
+        ['shop', 'day', 'mean', 'median', '0.1', '0.9']
+        """
+        return predict_frame(
+            self,
+            df,
+            check_count("horizon", horizon),
+            np.atleast_1d(check_levels(quantile_levels)).tolist(),
+            id_column=id_column,
+            timestamp_column=timestamp_column,
+            target_columns=target_columns,
+            past_covariates=past_covariates,
+            future_df=future_df,
+            freq=freq,
+            context_length=self._context_length(context_length),
+            **options,
+        )
+
+    def embed(
+        self,
+        y: Any,
+        *,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        horizon: int = 0,
+        context_length: int | None = None,
+        progress: bool = False,
+    ) -> Embedding:
+        """Represent series by what the network makes of their patches, after its last layer.
+
+        A series is standardised first, so that level and scale leave no trace. Every patch has seen
+        the ones before it; the pooled representation is the mean over patches (and targets).
+
+        Parameters
+        ----------
+        y, past_covariates, context_length, progress
+            As for `predict`.
+        future_covariates : array or list of arrays, optional
+            (context + horizon, k) per series.
+        horizon : int, default=0
+            How far `future_covariates` reach beyond the context.
+
+        Returns
+        -------
+        Embedding
+            ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
+            both without the series axis when one series was passed that was not in a list.
+
+        Raises
+        ------
+        InvalidInputError
+            If data cannot be used as given; the message names the series.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+        >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
+        >>> embedding.pooled.shape, embedding.tokens[1].shape
+        ((2, 192), (1, 7, 192))
+        """
+        load = self._contexts(horizon, context_length)
+        covariates = (past_covariates, future_covariates)
+        batch = read_series(y, load.horizon, *covariates, load.context_length)
+        return embed(self.network, batch, load, self.memory_budget, progress=progress)
+
+    def routing(
+        self,
+        y: Any,
+        *,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        horizon: int = 0,
+        context_length: int | None = None,
+        progress: bool = False,
+    ) -> RoutingReport:
+        """Report which experts the tokens of the series' contexts are sent to, in every layer.
+
+        Parameters
+        ----------
+        y, past_covariates, future_covariates, horizon, context_length, progress
+            As for `embed`.
+
+        Returns
+        -------
+        RoutingReport
+
+        Raises
+        ------
+        InvalidInputError
+            If data cannot be used as given; the message names the series.
+        """
+        from moirai_moe_forecaster.routing_report import make_report
+
+        load = self._contexts(horizon, context_length)
+        covariates = (past_covariates, future_covariates)
+        batch = read_series(y, load.horizon, *covariates, load.context_length)
+        return make_report(self.network, batch, load, self.memory_budget, progress=progress)
+
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
         """Forecast alike series in one pass and summarise each."""
@@ -283,6 +464,13 @@ class MoiraiMoEPipeline:
         marginal = marginalise(rollout, horizon, levels)
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
+
+    def _contexts(self, horizon: int, context_length: int | None) -> Load:
+        """Return the load of passes over contexts alone."""
+        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
+            raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
+        length = self._context_length(context_length)
+        return Load(self.config, length, int(horizon), paths=1, reestimated=False)
 
     @property
     def _dependence(self) -> Dependence:
