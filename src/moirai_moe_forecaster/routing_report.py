@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.representation import encoded
-from moirai_moe_forecaster.inference.series import SeriesBatch
-from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.inference.representation import contexts, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 COLUMNS = ("series", "variate", "kind", "patch")
 
@@ -211,9 +211,7 @@ class RoutingReport:
         code, groups = pd.factorize(self.tokens[by], use_na_sentinel=False)
         return [*groups], code
 
-    def _shares(
-        self, chosen: NDArray[np.bool_], *, weighted: bool = False
-    ) -> NDArray[np.float64]:
+    def _shares(self, chosen: NDArray[np.bool_], *, weighted: bool = False) -> NDArray[np.float64]:
         """Shares of experts in the choices of some tokens, (layer, expert)."""
         rows = []
         for layer in range(self.num_layers):
@@ -225,23 +223,32 @@ class RoutingReport:
 
 
 def make_report(
-    network: MoiraiMoE, batch: SeriesBatch, load: Load, budget: int | None, *, progress: bool
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    covariates: tuple[Any, Any],
+    horizon: int,
+    context_length: int | None,
+    *,
+    progress: bool,
 ) -> RoutingReport:
     """Run the network over all contexts and keep the choices of its routers."""
-    tables, experts, weights = [], [], []
-    for tokens, output in encoded(network, batch, load, budget, progress=progress):
+    batch, load = contexts(pipeline, y, covariates, horizon, context_length)
+    tables: list[pd.DataFrame] = []
+    experts: list[NDArray[np.int64]] = []
+    weights: list[NDArray[np.float32]] = []
+    for tokens, output in encoded(pipeline, batch, load, progress=progress):
         tables.append(pd.DataFrame({name: getattr(tokens, name) for name in COLUMNS}))
-        for kept, name in ((experts, "experts"), (weights, "weights")):
-            layers = [getattr(routing, name).cpu().numpy() for routing in output.routings]
-            kept.append(np.stack(layers)[:, tokens.place])
+        layers = output.routings
+        experts.append(torch.stack([r.experts for r in layers]).cpu().numpy()[:, tokens.place])
+        weights.append(torch.stack([r.weights for r in layers]).cpu().numpy()[:, tokens.place])
     table = pd.concat(tables, ignore_index=True)
     order = np.argsort(table["series"].to_numpy(), kind="stable")
     table = table.take(order).reset_index(drop=True)
     names = pd.Series(batch.names, dtype=object).infer_objects()
-    table["series"] = names.take(table["series"]).to_numpy()
+    table["series"] = names.take(table["series"].to_numpy()).to_numpy()
     return RoutingReport(
         table,
         np.concatenate(experts, 1)[:, order].astype(np.int16),
         np.concatenate(weights, 1)[:, order].astype(np.float32),
-        network.config.num_experts,
+        pipeline.config.num_experts,
     )

@@ -29,8 +29,9 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
 )
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.forecast import Forecast
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, check_count
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE

@@ -1,8 +1,8 @@
-"""Long DataFrames in and out: one row per series and time, any column names."""
+"""Forecasts of long DataFrames: one row per series and time, any column names."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.arguments import check_count
+from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
 from moirai_moe_forecaster.inference.frame_formats import to_pandas
-from moirai_moe_forecaster.inference.frame_rows import Rows, read_rows
-from moirai_moe_forecaster.inference.frame_times import Grids
+from moirai_moe_forecaster.inference.frame_rows import read_rows
+from moirai_moe_forecaster.inference.panel import Columns, LongFrame, names_of, read_frame
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -21,202 +22,168 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 TARGET_NAME = "target_name"
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-class Columns(NamedTuple):
-    """What the columns of a long frame mean.
-
-    Attributes
-    ----------
-    id, timestamp : hashable
-        `id` is None where all rows are of one series.
-    targets, past, known : list of hashable
-        What is forecast, covariates known up to now, and covariates known ahead.
-    """
-
-    id: Hashable | None
-    timestamp: Hashable
-    targets: list[Hashable]
-    past: list[Hashable]
-    known: list[Hashable]
-
-    @property
-    def values(self) -> list[Hashable]:
-        """All columns of numbers, in this order."""
-        return [*self.targets, *self.past, *self.known]
-
-
-class LongFrame(NamedTuple):
-    """Series of a long frame on regular grids; a step without a row is NaN.
-
-    Attributes
-    ----------
-    rows : Rows
-    grids : Grids
-    series : list of ndarray, (step, column)
-    """
-
-    rows: Rows
-    grids: Grids
-    series: list[Array]
-
-
-def read_frame(df: pd.DataFrame, columns: Columns, freq: Any = None, ahead: int = 0) -> LongFrame:
-    """Sort rows into series, and make missing times explicit.
-
-    Parameters
-    ----------
-    df : DataFrame
-    columns : Columns
-    freq : str, int or mapping from ids to these, optional
-        By default the largest step that all times of a series fit is its own.
-    ahead : int, default=0
-        Steps after the end for which times will be asked for.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the row or id that cannot be used, and what to do.
-    """
-    rows = read_rows(df, columns.id, columns.timestamp, columns.values)
-    grids = Grids(rows, freq, ahead)
-    ends = grids.lengths.cumsum()
-    starts = ends - grids.lengths
-    values = np.full((int(ends[-1]), rows.values.shape[1]), np.nan)
-    values[starts[rows.codes] + grids.positions] = rows.values
-    return LongFrame(rows, grids, np.split(values, ends[:-1]))
-
-
-def read_panel(
+def predict_df(
+    self: MoiraiMoEPipeline,
     df: Any,
+    horizon: int,
     *,
+    quantile_levels: Sequence[float] = DECILES,
     id_column: Hashable | None = "item_id",
     timestamp_column: Hashable = "timestamp",
     target_columns: Hashable | Sequence[Hashable] = "target",
-    freq: Any = None,
-) -> pd.Series[float] | pd.DataFrame:
-    """Turn a long frame into a panel for `predict`, `backtest`, `fine_tune` or sktime.
+    past_covariates: Hashable | Sequence[Hashable] = (),
+    future_df: Any = None,
+    freq: str | int | Mapping[Any, str | int] | None = None,
+    context_length: int | None = None,
+    **options: Any,
+) -> Any:
+    """Forecast every series of a long DataFrame.
 
     Parameters
     ----------
     df : pandas.DataFrame, polars.DataFrame or pyarrow.Table
-        One row per series and time, in any order.
+        One row per series and time, in any order. Ids may be of any type and times datetimes
+        (with or without a zone), text that reads as such, periods or integers. Values are
+        numbers; NaN is missing, and so is a step of the grid without a row.
+    horizon : int
+        Steps after the last row of every series, at least 1.
+    quantile_levels : sequence of float, default=(0.1, ..., 0.9)
+        In (0, 1).
     id_column : hashable, default="item_id"
         None if all rows are of one series.
     timestamp_column : hashable, default="timestamp"
     target_columns : hashable or list of hashable, default="target"
+        Several targets are forecast as the variates of one series.
+    past_covariates : hashable or list of hashable, default=()
+        Columns of `df` known only up to the last row.
+    future_df : of the type of df, optional
+        A row for each step of the horizon of every series: the columns of ids and times, and
+        those of the covariates known ahead, whose past is in `df`. Other rows are not read.
     freq : str, int or mapping from ids to these, optional
-        As for `MoiraiMoEPipeline.predict_df`.
+        An alias of pandas, or an integer for integer times. By default inferred for every
+        series: the largest step that all of its times fit, in months or business days where
+        they go by these.
+    context_length : int, optional
+        Use only this many of the last steps; by default `max_context_length`.
+    **options
+        Of `predict`: num_paths, batch_size, normaliser, random_state and progress.
 
     Returns
     -------
-    Series or DataFrame
-        Of float, sorted, with a row for every step of the grid, NaN where there was none. Indexed
-        by id and time, or by time only if `id_column` is None. A Series if `target_columns` is one
-        name.
+    DataFrame
+        Of the library of `df`. Series in the order of their first rows, each with its targets
+        in the order of `target_columns`, each with `horizon` rows. The columns are those of
+        ids and times, ``target_name`` if there are several targets, ``mean``, ``median``, and
+        one per level, such as ``0.1``.
 
     Raises
     ------
     InvalidInputError
-        Naming the row or id that cannot be used, and what to do.
+        Before anything is forecast; the message names the row or id, and what to do.
 
     Examples
     --------
+    >>> import numpy as np
     >>> import pandas as pd
-    >>> days = pd.to_datetime(["2024-01-04", "2024-01-01", "2024-01-02"])
-    >>> read_panel(pd.DataFrame({"day": days, "sold": [4, 1, 2]}), id_column=None,
-    ...            timestamp_column="day", target_columns="sold").tolist()
-    [1.0, 2.0, nan, 4.0]
+    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+    >>> days = pd.date_range("2024-01-01", periods=60)
+    >>> df = pd.DataFrame({"shop": "north", "day": days, "sold": np.arange(60) % 7})
+    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+    >>> names = {"id_column": "shop", "timestamp_column": "day", "target_columns": "sold"}
+    >>> forecast = pipeline.predict_df(df, 7, quantile_levels=[0.1, 0.9], **names)
+    >>> list(forecast.columns)
+    ['shop', 'day', 'mean', 'median', '0.1', '0.9']
     """
-    table, _ = to_pandas(df, "df")
-    targets = _names(target_columns, table)
-    frame = read_frame(table, Columns(id_column, timestamp_column, targets, [], []), freq)
-    lengths = frame.grids.lengths
-    codes = np.repeat(np.arange(len(lengths)), lengths)
-    steps = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)
-    index = frame.grids.times(codes, steps)
-    if id_column is None:
-        index.name = timestamp_column
-    else:
-        names = [id_column, timestamp_column]
-        index = pd.MultiIndex.from_arrays([frame.rows.ids.take(codes), index], names=names)
-    panel = pd.DataFrame(np.concatenate(frame.series), index=index, columns=pd.Index(targets))
-    return panel if isinstance(target_columns, list | tuple) else panel[target_columns]
-
-
-def predict_frame(
-    pipeline: MoiraiMoEPipeline,
-    df: Any,
-    horizon: int,
-    levels: Sequence[float],
-    *,
-    id_column: Hashable | None,
-    timestamp_column: Hashable,
-    target_columns: Hashable | Sequence[Hashable],
-    past_covariates: Hashable | Sequence[Hashable],
-    future_df: Any,
-    freq: Any,
-    context_length: int,
-    **options: Any,
-) -> Any:
-    """Forecast every series of a long frame; `MoiraiMoEPipeline.predict_df` says how."""
+    levels = np.atleast_1d(check_levels(quantile_levels)).tolist()
     table, restore = to_pandas(df, "df")
     future = None if future_df is None else to_pandas(future_df, "future_df")[0]
     columns = Columns(
         id_column,
         timestamp_column,
-        _names(target_columns, table),
-        _names(past_covariates, table),
+        names_of(target_columns, table),
+        names_of(past_covariates, table),
         _known(future, table, id_column, timestamp_column),
     )
+    result = forecast_frame(self, table, future, columns, horizon, freq, context_length, **options)
+    return restore(result.table(levels))
+
+
+class FrameForecast(NamedTuple):
+    """The forecast of a long frame, and what belongs to it.
+
+    Attributes
+    ----------
+    forecast : Forecast
+        One series per id, in the order of `frame`.
+    frame : LongFrame
+    columns : Columns
+    """
+
+    forecast: Forecast
+    frame: LongFrame
+    columns: Columns
+
+    def table(self, levels: Sequence[float]) -> pd.DataFrame:
+        """One row per series, target and step, with the columns of `predict_df`."""
+        forecast, grids = self.forecast, self.frame.grids
+        count, targets, horizon = len(forecast), len(self.columns.targets), forecast.horizon
+        quantiles = forecast.quantile(levels).reshape(count, len(levels), horizon, targets)
+
+        def flat(values: Array) -> Array:
+            return values.reshape(count, horizon, targets).swapaxes(1, 2).ravel()
+
+        codes = np.repeat(np.arange(count), horizon)
+        times = grids.times(codes, np.tile(np.arange(horizon), count) + grids.lengths[codes])
+        rows = np.arange(count * horizon).reshape(count, 1, horizon).repeat(targets, 1).ravel()
+        table: dict[Hashable, Any] = {}
+        if self.columns.id is not None:
+            table[self.columns.id] = self.frame.rows.ids.take(codes[rows])
+        table[self.columns.timestamp] = times.take(rows)
+        if targets > 1:
+            names = np.repeat(np.arange(targets), horizon)
+            table[TARGET_NAME] = pd.Index(self.columns.targets).take(np.tile(names, count))
+        table |= {"mean": flat(forecast.mean), "median": flat(forecast.median)}
+        table |= {str(float(q)): flat(quantiles[:, i]) for i, q in enumerate(levels)}
+        return pd.DataFrame(table)
+
+
+def forecast_frame(
+    pipeline: MoiraiMoEPipeline,
+    table: pd.DataFrame,
+    future: pd.DataFrame | None,
+    columns: Columns,
+    horizon: int,
+    freq: Any = None,
+    context_length: int | None = None,
+    **options: Any,
+) -> FrameForecast:
+    """Forecast a long frame whose columns are known; `predict_df` says how."""
+    check_count("horizon", horizon)
+    length = pipeline.used_context_length(context_length)
     _check_purposes(columns)
     frame = read_frame(table, columns, freq, horizon)
-    targets, known = len(columns.targets), len(columns.known)
-    _check_observed(frame, columns, context_length)
-    later = None if future is None else _future_values(future, frame, columns, horizon)
-    series = frame.series
+    _check_observed(frame, columns, length)
+    targets = len(columns.targets)
     plain = targets + len(columns.past)
-    forecast = pipeline.predict(
-        [values[:, 0] if targets == 1 else values[:, :targets] for values in series],
-        horizon,
-        past_covariates=[v[:, targets:plain] for v in series] if columns.past else None,
-        future_covariates=[
+    ahead = None
+    if future is not None and columns.known:
+        later = _future_values(future, frame, columns, horizon)
+        ahead = [
             np.concatenate((values[:, plain:], after))
-            for values, after in zip(series, later, strict=True)
+            for values, after in zip(frame.series, later, strict=True)
         ]
-        if later is not None and known
-        else None,
-        context_length=context_length,
+    forecast = pipeline.predict(
+        [values[:, 0] if targets == 1 else values[:, :targets] for values in frame.series],
+        horizon,
+        past_covariates=[v[:, targets:plain] for v in frame.series] if columns.past else None,
+        future_covariates=ahead,
+        context_length=length,
         **options,
     )
-    return restore(_long(forecast, frame, columns, levels))
-
-
-def _long(
-    forecast: Forecast, frame: LongFrame, columns: Columns, levels: Sequence[float]
-) -> pd.DataFrame:
-    """One row per series, target and step."""
-    count, targets, horizon = len(forecast), len(columns.targets), forecast.horizon
-    shape = (count, horizon, targets)
-    quantiles = forecast.quantile(levels).reshape(count, len(levels), horizon, targets)
-
-    def flat(values: Array) -> Array:
-        return values.reshape(shape).swapaxes(1, 2).ravel()
-
-    codes = np.repeat(np.arange(count), horizon)
-    ahead = np.tile(np.arange(horizon), count) + frame.grids.lengths[codes]
-    times = frame.grids.times(codes, ahead)
-    rows = np.arange(count * horizon).reshape(count, 1, horizon).repeat(targets, 1).ravel()
-    table: dict[Hashable, Any] = {}
-    if columns.id is not None:
-        table[columns.id] = frame.rows.ids.take(codes[rows])
-    table[columns.timestamp] = times.take(rows)
-    if targets > 1:
-        names = np.repeat(np.arange(targets), horizon)
-        table[TARGET_NAME] = pd.Index(columns.targets).take(np.tile(names, count))
-    numbers = {"mean": flat(forecast.mean), "median": flat(forecast.median)}
-    numbers |= {str(float(q)): flat(quantiles[:, i]) for i, q in enumerate(levels)}
-    return pd.DataFrame({**table, **numbers})
+    return FrameForecast(forecast, frame, columns)
 
 
 def _future_values(
@@ -229,7 +196,7 @@ def _future_values(
         str(frame.rows.clock.dtype),
     ) and (rows.clock.kind != "datetime" or (rows.clock.wall is None) != _naive(frame)):
         raise InvalidInputError(
-            f"future_df[{columns.timestamp!r}] has type {rows.clock.dtype}, in df it is "
+            f"column {columns.timestamp!r} of future_df has type {rows.clock.dtype}, in df it is "
             f"{frame.rows.clock.dtype}; give both the same type and time zone"
         )
     series = frame.rows.ids.get_indexer(rows.ids)[rows.codes]
@@ -268,21 +235,12 @@ def _known(
     """Names of the covariates that are known ahead."""
     if future is None:
         return []
-    known = [name for name in future.columns if name not in (id_column, timestamp_column)]
+    known: list[Hashable] = [c for c in future.columns if c not in (id_column, timestamp_column)]
     if absent := [name for name in known if name not in table.columns]:
         raise InvalidInputError(
             f"future_df has the columns {absent}, df has not; covariates need their past in df too"
         )
     return known
-
-
-def _names(columns: Hashable | Sequence[Hashable], table: pd.DataFrame) -> list[Hashable]:
-    """Names of one column or several; a tuple may be the name of one."""
-    if isinstance(columns, list):
-        return columns
-    if isinstance(columns, tuple) and columns not in table.columns:
-        return [*columns]
-    return [columns]
 
 
 def _check_purposes(columns: Columns) -> None:

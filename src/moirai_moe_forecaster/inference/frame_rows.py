@@ -57,9 +57,9 @@ class Clock(NamedTuple):
         if self.kind == "integer":
             return pd.Index(numbers).astype(self.dtype)
         if self.kind == "period":
-            return pd.PeriodIndex.from_ordinals(numbers, freq=self.dtype.freq)
+            return pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=self.dtype))
         plain = pd.DatetimeIndex(numbers.view("M8[us]"))
-        unit = getattr(self.dtype, "unit", None) or np.datetime_data(self.dtype)[0]
+        unit: Any = getattr(self.dtype, "unit", None) or np.datetime_data(self.dtype)[0]
         if self.wall is None:
             return plain.as_unit(unit)
         zone = self.dtype.tz
@@ -150,8 +150,8 @@ def read_rows(
     if twice.any():
         row = int(twice.argmax())
         raise InvalidInputError(
-            f"{what} has two rows for one id and time: {rows.where(row)} and row "
-            f"{_plain(rows.labels[row + 1])!r}; keep one, or add them up with groupby"
+            f"two rows{_of(what)} have the same id and time: {rows.where(row)} and row "
+            f"{_plain(rows.labels[row + 1])!r}; keep one, or add them up"
         )
     return rows
 
@@ -166,8 +166,9 @@ def read_clock(column: pd.Series[Any], what: str) -> Clock:
     """
     if (missing := column.isna().to_numpy()).any():
         raise InvalidInputError(
-            f"{what}[{column.name!r}] has no time in {int(missing.sum())} rows, the first of them "
-            f"row {_plain(column.index[missing.argmax()])!r}; drop or complete them"
+            f"column {column.name!r}{_of(what)} has no time in {int(missing.sum())} rows, the "
+            f"first of them row {_plain(column.index[int(missing.argmax())])!r}; drop or complete "
+            "them"
         )
     if isinstance(column.dtype, pd.PeriodDtype):
         return Clock("period", pd.PeriodIndex(column).asi8, column.dtype)
@@ -180,11 +181,11 @@ def read_clock(column: pd.Series[Any], what: str) -> Clock:
         exact = pd.DatetimeIndex(index._data.as_unit("us", round_ok=False))  # type: ignore[attr-defined]
     except ValueError as error:
         raise InvalidInputError(
-            f"{what}[{column.name!r}] has times finer than a microsecond; round them: {error}"
+            f"column {column.name!r}{_of(what)} has times finer than a microsecond; round them"
         ) from error
     if exact.tz is None:
-        return Clock("datetime", exact.asi8, column.dtype)
-    return Clock("datetime", exact.asi8, column.dtype, exact.tz_localize(None).asi8)
+        return Clock("datetime", exact.asi8, index.dtype)
+    return Clock("datetime", exact.asi8, index.dtype, exact.tz_localize(None).asi8)
 
 
 def _parsed(column: pd.Series[Any], what: str) -> pd.Series[Any]:
@@ -192,7 +193,8 @@ def _parsed(column: pd.Series[Any], what: str) -> pd.Series[Any]:
     name = column.name
     if column.dtype.kind not in "OU" and not isinstance(column.dtype, pd.StringDtype):
         raise InvalidInputError(
-            f"{what}[{name!r}] must hold times, periods or integers; its type is {column.dtype}"
+            f"column {name!r}{_of(what)} must hold times, periods or integers; its type is "
+            f"{column.dtype}"
         )
     try:
         return pd.to_datetime(column)
@@ -200,11 +202,12 @@ def _parsed(column: pd.Series[Any], what: str) -> pd.Series[Any]:
         bad = pd.to_datetime(column, errors="coerce", utc=True).isna().to_numpy()
         if not bad.any():
             raise InvalidInputError(
-                f"{what}[{name!r}] mixes time zones; convert it with pd.to_datetime(..., utc=True)"
+                f"column {name!r}{_of(what)} mixes time zones; convert it with "
+                "pd.to_datetime(..., utc=True)"
             ) from error
         row = int(bad.argmax())
         raise InvalidInputError(
-            f"{what}[{name!r}] must hold times: row {_plain(column.index[row])!r} holds "
+            f"column {name!r}{_of(what)} must hold times: row {_plain(column.index[row])!r} holds "
             f"{column.iloc[row]!r}; correct it, or convert the column with pd.to_datetime"
         ) from error
 
@@ -213,15 +216,15 @@ def _check_columns(df: pd.DataFrame, columns: Sequence[Hashable | None], what: s
     wanted = [column for column in columns if column is not None]
     if absent := [column for column in wanted if column not in df.columns]:
         raise InvalidInputError(
-            f"{what} has no column {', '.join(map(repr, absent))}; it has {list(df.columns)}: name "
-            "yours with id_column, timestamp_column and target_columns"
+            f"there is no column {', '.join(map(repr, absent))}{_of(what)}; there are "
+            f"{list(df.columns)}: name yours with id_column, timestamp_column and target_columns"
         )
     if not df.columns.is_unique:
         twice = df.columns[df.columns.duplicated()][0]
-        raise InvalidInputError(f"{what} has two columns {twice!r}; rename one of them")
+        raise InvalidInputError(f"two columns{_of(what)} are called {twice!r}; rename one")
     if len({*wanted}) < len(wanted):
         raise InvalidInputError(
-            f"one column of {what} was named for two purposes: {wanted}; name each once"
+            f"one column{_of(what)} was named for two purposes: {wanted}; name each once"
         )
     if df.empty:
         raise InvalidInputError(f"{what} has no rows; give at least one")
@@ -234,8 +237,8 @@ def _codes(df: pd.DataFrame, id_column: Hashable | None, what: str) -> tuple[Who
     codes, ids = pd.factorize(df[id_column])
     if (missing := codes < 0).any():
         raise InvalidInputError(
-            f"{what}[{id_column!r}] has no id in {int(missing.sum())} rows, the first of them row "
-            f"{_plain(df.index[missing.argmax()])!r}; drop or complete them"
+            f"column {id_column!r}{_of(what)} has no id in {int(missing.sum())} rows, the first of "
+            f"them row {_plain(df.index[int(missing.argmax())])!r}; drop or complete them"
         )
     return codes.astype(np.int64), pd.Index(ids)
 
@@ -250,17 +253,22 @@ def _numbers(column: pd.Series[Any], what: str) -> Array:
         if text is not None or column.dtype.kind == "M":
             row = known.index[0] if text is None else known.index[list(known).index(text)]
             raise InvalidInputError(
-                f"{what}[{column.name!r}] must hold numbers: row {_plain(row)!r} holds "
+                f"column {column.name!r}{_of(what)} must hold numbers: row {_plain(row)!r} holds "
                 f"{known[row]!r}; convert it with pd.to_numeric, or encode categories as numbers"
             )
         values = column.astype(object).where(column.notna(), np.nan).to_numpy(dtype=np.float64)
     if (infinite := np.isinf(values)).any():
-        row = column.index[infinite.argmax()]
+        row = column.index[int(infinite.argmax())]
         raise InvalidInputError(
-            f"{what}[{column.name!r}] is infinite in row {_plain(row)!r}; use NaN for a missing "
-            "value"
+            f"column {column.name!r}{_of(what)} is infinite in row {_plain(row)!r}; use NaN for a "
+            "missing value"
         )
     return values
+
+
+def _of(what: str) -> str:
+    """Say whose a column is, unless it is that of the history, which the user thinks of anyway."""
+    return "" if what == "df" else f" of {what}"
 
 
 def _plain(value: Any) -> Any:

@@ -24,10 +24,10 @@ _MONTH_NAMES = {MONTHS: {1: "MS", 3: "QS", 12: "YS"}, MONTH_ENDS: {1: "ME", 3: "
 
 
 class Step(NamedTuple):
-    """The steps of all series: a unit of the above, and how many of it one step is."""
+    """The steps of all series: a unit of the above, and how many of it one step takes."""
 
     unit: Whole
-    count: Whole
+    size: Whole
 
 
 class Grids:
@@ -76,7 +76,7 @@ class Grids:
     def locate(self, series: Whole, clock: Clock) -> Whole:
         """Positions of times of some series; -1 before the first and off the grid."""
         numbers = self._numbers(clock, series)
-        unit, count = self._step.unit[series], self._step.count[series]
+        unit, count = self._step.unit[series], self._step.size[series]
         first = self._first[series]
         steps, fits = numbers - first, np.ones(len(numbers), dtype=bool)
         months = (unit == MONTHS) | (unit == MONTH_ENDS)
@@ -100,7 +100,7 @@ class Grids:
     def times(self, series: Whole, positions: Whole) -> pd.Index:
         """Times of positions of some series, of the type that the column has."""
         unit, first = self._step.unit[series], self._first[series]
-        ahead = positions * self._step.count[series]
+        ahead = positions * self._step.size[series]
         numbers = first + ahead
         for number in (MONTHS, MONTH_ENDS):
             own = unit == number
@@ -178,7 +178,7 @@ class Grids:
         step = self._infer_datetimes(rows.clock.numbers, rows)
         if rows.clock.wall is not None:
             wall = self._infer_datetimes(rows.clock.wall, rows)
-            self._wall = (wall.unit != TICKS) | ((wall.count % DAY == 0) & (wall.count > 0))
+            self._wall = (wall.unit != TICKS) | ((wall.size % DAY == 0) & (wall.size > 0))
             step = Step(*(np.where(self._wall, *pair) for pair in zip(wall, step, strict=True)))
         return self._adopted(self._with_few_gaps(step, rows), rows)
 
@@ -207,35 +207,35 @@ class Grids:
         """Leave equal ticks where most of them would be empty to what pandas can infer."""
         numbers = self._numbers(rows.clock, rows.codes)
         span = numbers[rows.ends - 1] - numbers[rows.starts]
-        points = span // step.count.clip(1) + 1
+        points = span // step.size.clip(1) + 1
         sparse = (step.unit == TICKS) & ((rows.ends - rows.starts) < (1 - MOST_GAPS) * points)
-        for series in np.flatnonzero(sparse & (step.count > 0)):
+        for series in np.flatnonzero(sparse & (step.size > 0)):
             own = numbers[rows.starts[series] : rows.ends[series]]
             alias = pd.infer_freq(pd.DatetimeIndex(own.view("M8[us]"))) if len(own) > 2 else None
             if alias is None:
-                tick = _tick_name(int(step.count[series]))
+                tick = _tick_name(int(step.size[series]))
                 raise InvalidInputError(
-                    f"the times of {rows.name(series)} have no regular frequency: the largest step "
-                    f"that all fit is {tick!r}, which leaves {points[series] - len(own)} of "
-                    f"{points[series]} steps empty; give freq=, or round or resample the times"
+                    f"the times of {rows.name(int(series))} have no regular frequency: the largest "
+                    f"step that all fit is {tick!r}, which leaves {points[series] - len(own)} of "
+                    f"{points[series]} steps empty; give freq, or round or resample the times"
                 )
-            step.unit[series], step.count[series] = self._read(alias)
+            step.unit[series], step.size[series] = self._read(alias)
         return step
 
     def _adopted(self, step: Step, rows: Rows) -> Step:
         """Give series of a single row the step of all others, if these have the same one."""
-        alone = step.count == 0
+        alone = step.size == 0
         if not alone.any():
             return step
-        others = {*zip(step.unit[~alone].tolist(), step.count[~alone].tolist(), strict=True)}
+        others = {*zip(step.unit[~alone].tolist(), step.size[~alone].tolist(), strict=True)}
         if len(others) != 1:
             raise InvalidInputError(
                 f"{rows.name(int(alone.argmax()))} has a single row, from which no frequency can "
-                "be inferred; give freq=, or leave it out"
+                "be inferred; give freq, or leave the id out"
             )
         ((unit, count),) = others
         self._wall = np.where(alone, self._wall[~alone].any(), self._wall)
-        return Step(np.where(alone, unit, step.unit), np.where(alone, count, step.count))
+        return Step(np.where(alone, unit, step.unit), np.where(alone, count, step.size))
 
     def _make_nodes(self, numbers: Whole, ahead: int) -> None:
         """Lay out the grids that only pandas knows, once for all series that share one."""
@@ -244,10 +244,10 @@ class Grids:
             own = self._step.unit == FIRST_OFFSET + index
             if not own.any():
                 continue
-            more = int(self._step.count[own].max()) * (ahead + 1)
+            more = int(self._step.size[own].max()) * (ahead + 1)
             nodes = pd.date_range(offset.rollback(low), high, freq=offset)
             later = pd.date_range(nodes[-1], periods=more + 1, freq=offset)[1:]
-            whole = nodes.append(later).as_unit("us")
+            whole = pd.DatetimeIndex(nodes.append(later)).as_unit("us")
             self._nodes[FIRST_OFFSET + index] = whole.to_numpy().view(np.int64)
 
     def _check(self, rows: Rows) -> None:
@@ -256,7 +256,7 @@ class Grids:
             name = self.frequencies[rows.codes[row]]
             raise InvalidInputError(
                 f"{rows.where(row)} is off the grid of frequency {name!r} that begins with the "
-                "first row of its series; leave freq out, give another, or correct the time"
+                "first row of its series; leave freq out, give another, or round the times"
             )
 
     def _name(self, unit: int, count: int) -> str:
@@ -274,7 +274,7 @@ def _tick_name(count: int) -> str:
     days, rest = divmod(count, DAY)
     if not rest:
         return {1: "D", 7: "W"}.get(days, f"{days}D")
-    return str(pd.tseries.frequencies.to_offset(pd.Timedelta(int(count), unit="us")).freqstr)  # type: ignore[union-attr]
+    return str(pd.tseries.frequencies.to_offset(pd.Timedelta(int(count), unit="us")).freqstr)
 
 
 def _month(numbers: Whole) -> Whole:

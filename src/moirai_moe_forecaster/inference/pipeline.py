@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.arguments import check_count, read_device, read_dtype
 from moirai_moe_forecaster.inference.batches import (
     TOKENS_ON_CPU,
     Load,
@@ -24,17 +25,11 @@ from moirai_moe_forecaster.inference.batches import (
     groups,
     halved_when_short,
 )
-from moirai_moe_forecaster.inference.forecast import (
-    NODE_LEVELS,
-    Dependence,
-    Forecast,
-    Marginals,
-    check_levels,
-)
-from moirai_moe_forecaster.inference.frame import predict_frame
+from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
+from moirai_moe_forecaster.inference.frame import predict_df
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
-from moirai_moe_forecaster.inference.representation import Embedding, embed
+from moirai_moe_forecaster.inference.representation import embed
 from moirai_moe_forecaster.inference.rollout import (
     Marginal,
     frozen_rollout,
@@ -51,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_PATHS = 100
-DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -214,7 +208,7 @@ class MoiraiMoEPipeline:
         check_count("num_samples", num_samples)
         paths = DEFAULT_PATHS if num_paths is None else check_count("num_paths", num_paths)
         most = None if batch_size is None else check_count("batch_size", batch_size)
-        length = self._context_length(context_length)
+        length = self.used_context_length(context_length)
         if normaliser not in ("frozen", "reestimated"):
             raise InvalidInputError(
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
@@ -274,142 +268,6 @@ class MoiraiMoEPipeline:
             for index, item in enumerate(chunk):
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
 
-    def predict_df(
-        self,
-        df: Any,
-        horizon: int,
-        *,
-        quantile_levels: Sequence[float] = DECILES,
-        id_column: Hashable | None = "item_id",
-        timestamp_column: Hashable = "timestamp",
-        target_columns: Hashable | Sequence[Hashable] = "target",
-        past_covariates: Hashable | Sequence[Hashable] = (),
-        future_df: Any = None,
-        freq: str | int | Mapping[Any, str | int] | None = None,
-        context_length: int | None = None,
-        **options: Any,
-    ) -> Any:
-        """Forecast every series of a long DataFrame.
-
-        Parameters
-        ----------
-        df : pandas.DataFrame, polars.DataFrame or pyarrow.Table
-            One row per series and time, in any order. Ids may be of any type and times datetimes
-            (with or without a zone), text that reads as such, periods or integers. Values are
-            numbers; NaN is missing, and so is a step of the grid without a row.
-        horizon : int
-            Steps after the last row of every series, at least 1.
-        quantile_levels : sequence of float, default=(0.1, ..., 0.9)
-            In (0, 1).
-        id_column : hashable, default="item_id"
-            None if all rows are of one series.
-        timestamp_column : hashable, default="timestamp"
-        target_columns : hashable or list of hashable, default="target"
-            Several targets are forecast as the variates of one series.
-        past_covariates : hashable or list of hashable, default=()
-            Columns of `df` known only up to the last row.
-        future_df : of the type of df, optional
-            A row for each step of the horizon of every series: the columns of ids and times, and
-            those of the covariates known ahead, whose past is in `df`. Other rows are not read.
-        freq : str, int or mapping from ids to these, optional
-            An alias of pandas, or an integer for integer times. By default inferred for every
-            series: the largest step that all of its times fit, in months or business days where
-            they go by these.
-        context_length : int, optional
-            Use only this many of the last steps; by default `max_context_length`.
-        **options
-            Of `predict`: num_paths, batch_size, normaliser, random_state and progress.
-
-        Returns
-        -------
-        DataFrame
-            Of the library of `df`. Series in the order of their first rows, each with its targets
-            in the order of `target_columns`, each with `horizon` rows. The columns are those of
-            ids and times, ``target_name`` if there are several targets, ``mean``, ``median``, and
-            one per level, such as ``0.1``.
-
-        Raises
-        ------
-        InvalidInputError
-            Before anything is forecast; the message names the row or id, and what to do.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import pandas as pd
-        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
-        >>> days = pd.date_range("2024-01-01", periods=60)
-        >>> df = pd.DataFrame({"shop": "north", "day": days, "sold": np.arange(60) % 7})
-        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
-        >>> names = {"id_column": "shop", "timestamp_column": "day", "target_columns": "sold"}
-        >>> forecast = pipeline.predict_df(df, 7, quantile_levels=[0.1, 0.9], **names)
-        >>> list(forecast.columns)
-        ['shop', 'day', 'mean', 'median', '0.1', '0.9']
-        """
-        return predict_frame(
-            self,
-            df,
-            check_count("horizon", horizon),
-            np.atleast_1d(check_levels(quantile_levels)).tolist(),
-            id_column=id_column,
-            timestamp_column=timestamp_column,
-            target_columns=target_columns,
-            past_covariates=past_covariates,
-            future_df=future_df,
-            freq=freq,
-            context_length=self._context_length(context_length),
-            **options,
-        )
-
-    def embed(
-        self,
-        y: Any,
-        *,
-        past_covariates: Any = None,
-        future_covariates: Any = None,
-        horizon: int = 0,
-        context_length: int | None = None,
-        progress: bool = False,
-    ) -> Embedding:
-        """Represent series by what the network makes of their patches, after its last layer.
-
-        A series is standardised first, so that level and scale leave no trace. Every patch has seen
-        the ones before it; the pooled representation is the mean over patches (and targets).
-
-        Parameters
-        ----------
-        y, past_covariates, context_length, progress
-            As for `predict`.
-        future_covariates : array or list of arrays, optional
-            (context + horizon, k) per series.
-        horizon : int, default=0
-            How far `future_covariates` reach beyond the context.
-
-        Returns
-        -------
-        Embedding
-            ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
-            both without the series axis when one series was passed that was not in a list.
-
-        Raises
-        ------
-        InvalidInputError
-            If data cannot be used as given; the message names the series.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
-        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
-        >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
-        >>> embedding.pooled.shape, embedding.tokens[1].shape
-        ((2, 192), (1, 7, 192))
-        """
-        load = self._contexts(horizon, context_length)
-        covariates = (past_covariates, future_covariates)
-        batch = read_series(y, load.horizon, *covariates, load.context_length)
-        return embed(self.network, batch, load, self.memory_budget, progress=progress)
-
     def routing(
         self,
         y: Any,
@@ -438,10 +296,11 @@ class MoiraiMoEPipeline:
         """
         from moirai_moe_forecaster.routing_report import make_report
 
-        load = self._contexts(horizon, context_length)
         covariates = (past_covariates, future_covariates)
-        batch = read_series(y, load.horizon, *covariates, load.context_length)
-        return make_report(self.network, batch, load, self.memory_budget, progress=progress)
+        return make_report(self, y, covariates, horizon, context_length, progress=progress)
+
+    predict_df = predict_df
+    embed = embed
 
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
@@ -465,18 +324,12 @@ class MoiraiMoEPipeline:
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
 
-    def _contexts(self, horizon: int, context_length: int | None) -> Load:
-        """Return the load of passes over contexts alone."""
-        if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
-            raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
-        length = self._context_length(context_length)
-        return Load(self.config, length, int(horizon), paths=1, reestimated=False)
-
     @property
     def _dependence(self) -> Dependence:
         return Dependence(self.config.dependence_share, self.config.dependence_decay)
 
-    def _context_length(self, context_length: int | None) -> int:
+    def used_context_length(self, context_length: int | None) -> int:
+        """Return how many points are used if so many are asked for; None asks for the most."""
         if context_length is None:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
@@ -529,31 +382,3 @@ def _stack(summaries: Sequence[Marginals]) -> Marginals:
         )
 
     return Marginals(*(joined(field) for field in Marginals._fields))
-
-
-def check_count(name: str, value: Any) -> int:
-    """Return an integer of at least 1, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
-def read_device(device: str | torch.device) -> torch.device:
-    """Return the device; "auto" is CUDA, then MPS, then the CPU."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
-
-
-def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """Return the floating-point type; None is float32."""
-    wanted = torch.float32 if dtype is None else dtype
-    number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
-    if not isinstance(number, torch.dtype) or not number.is_floating_point:
-        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
-    return number

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batches import (
     TOKENS_ON_CPU,
     Load,
@@ -18,9 +19,12 @@ from moirai_moe_forecaster.inference.batches import (
     halved_when_short,
 )
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.series import SeriesBatch
-from moirai_moe_forecaster.model.network import MoiraiMoE, Output
+from moirai_moe_forecaster.inference.series import SeriesBatch, read_series
+from moirai_moe_forecaster.model.network import Output
 from moirai_moe_forecaster.model.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 TARGET, PAST, KNOWN = "target", "past", "known ahead"
 
@@ -65,11 +69,53 @@ class Embedding(NamedTuple):
 
 
 def embed(
-    network: MoiraiMoE, batch: SeriesBatch, load: Load, budget: int | None, *, progress: bool
+    self: MoiraiMoEPipeline,
+    y: Any,
+    *,
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    horizon: int = 0,
+    context_length: int | None = None,
+    progress: bool = False,
 ) -> Embedding:
-    """Run the network over all contexts and keep the representations of their targets."""
+    """Represent series by what the network makes of their patches, after its last layer.
+
+    A series is standardised first, so that level and scale leave no trace. Every patch has seen
+    the ones before it; the pooled representation is the mean over patches (and targets).
+
+    Parameters
+    ----------
+    y, past_covariates, context_length, progress
+        As for `predict`.
+    future_covariates : array or list of arrays, optional
+        (context + horizon, k) per series.
+    horizon : int, default=0
+        How far `future_covariates` reach beyond the context.
+
+    Returns
+    -------
+    Embedding
+        ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
+        both without the series axis when one series was passed that was not in a list.
+
+    Raises
+    ------
+    InvalidInputError
+        If data cannot be used as given; the message names the series.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+    >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
+    >>> embedding.pooled.shape, embedding.tokens[1].shape
+    ((2, 192), (1, 7, 192))
+    """
+    covariates = (past_covariates, future_covariates)
+    batch, load = contexts(self, y, covariates, horizon, context_length)
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batch.series)
-    for tokens, output in encoded(network, batch, load, budget, progress=progress):
+    for tokens, output in encoded(self, batch, load, progress=progress):
         hidden = output.hidden.flatten(0, 1).float().cpu().numpy()
         for series in np.unique(tokens.series):
             own = (tokens.series == series) & (tokens.kind == TARGET)
@@ -79,20 +125,33 @@ def embed(
     return Embedding(pooled[0], found[0]) if batch.single else Embedding(pooled, found)
 
 
+def contexts(
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    covariates: tuple[Any, Any],
+    horizon: int,
+    context_length: int | None,
+) -> tuple[SeriesBatch, Load]:
+    """Read series, with past and known-future covariates, whose contexts alone are looked at."""
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
+        raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
+    length = pipeline.used_context_length(context_length)
+    load = Load(pipeline.config, length, int(horizon), paths=1, reestimated=False)
+    return read_series(y, load.horizon, *covariates, length), load
+
+
 @torch.inference_mode()
 def encoded(
-    network: MoiraiMoE, batch: SeriesBatch, load: Load, budget: int | None, *, progress: bool
+    pipeline: MoiraiMoEPipeline, batch: SeriesBatch, load: Load, *, progress: bool
 ) -> Iterator[tuple[Tokens, Output]]:
     """Run the network over the contexts of a batch, as forecasting does before it decodes.
 
     Parameters
     ----------
-    network : MoiraiMoE
+    pipeline : MoiraiMoEPipeline
     batch : SeriesBatch
     load : Load
         Its horizon is how far known-future covariates reach beyond the contexts.
-    budget : int, optional
-        Bytes to take at most; by default what forecasting takes.
     progress : bool
         Show a progress bar.
 
@@ -101,7 +160,9 @@ def encoded(
     Tokens, Output
         Of one pass each, together all series.
     """
+    network = pipeline.network
     device = next(network.parameters()).device
+    budget = pipeline.memory_budget or automatic_budget(device)
     most = TOKENS_ON_CPU if device.type == "cpu" else None
 
     def work(members: list[int]) -> list[tuple[Tokens, Output]]:
@@ -112,7 +173,7 @@ def encoded(
 
     bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
     with bar:
-        for group in groups(batch.series, load, budget or automatic_budget(device), most, None):
+        for group in groups(batch.series, load, budget, most, None):
             for members, results in halved_when_short(group, work):
                 bar.update(len(members))
                 yield from results
