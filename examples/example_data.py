@@ -1,9 +1,8 @@
 """Write the real data sets that come with sktime as .csv files, to try the command line on."""
 
 # %%
-from sktime.datasets import load_airline, load_lynx, load_PBS_dataset, load_uschange
-
 import pandas as pd
+from sktime.datasets import load_airline, load_lynx, load_PBS_dataset, load_uschange
 
 # %% One series: airline passengers by month, thousands
 airline = load_airline().to_timestamp()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.resources import files
@@ -12,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # those that draw need arguments, and no checkpoint: test_drawings.py runs them
 EXAMPLES = [
-    path for path in sorted((ROOT / "examples").glob("*.py")) if not path.stem.startswith("draw_")
+    path
+    for path in sorted((ROOT / "examples").glob("*.py"))
+    if not path.stem.startswith("draw_") and path.stem != "quickstart"
 ]
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
@@ -22,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(example: Path, tmp_path: Path) -> None:
+def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "quickstart.py"
     result = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(example)],
         cwd=tmp_path,
@@ -33,8 +36,23 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
         timeout=240,
     )
     assert result.returncode == 0, result.stderr
+    check_pictures(example, tmp_path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in re.findall(r"^# needs (\w+)", example.read_text(), re.MULTILINE):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    runpy.run_path(str(example), run_name="__main__")
+    check_pictures(example, tmp_path)
+
+
+def check_pictures(example: Path, folder: Path) -> None:
     for picture in re.findall(r'savefig\("(.+?)"', example.read_text()):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("block", [block for block in README if "Salesforce/" not in block])

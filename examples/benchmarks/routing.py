@@ -45,9 +45,7 @@ def read_series(
                     found[name].setdefault(file.stem, []).append(y)
     chosen = []
     for name, sources in found.items():
-        turns = [
-            (turn, source, y) for source, ys in sources.items() for turn, y in enumerate(ys)
-        ]
+        turns = [(turn, source, y) for source, ys in sources.items() for turn, y in enumerate(ys)]
         turns.sort(key=lambda entry: entry[0])
         chosen += [(name, source, y) for _, source, y in turns[:count]]
     return chosen

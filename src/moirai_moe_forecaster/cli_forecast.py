@@ -129,7 +129,7 @@ def draw(result: FrameForecast) -> Figure | SubFigure:
     import numpy as np
 
     from moirai_moe_forecaster.plotting import plot_forecast
-    from moirai_moe_forecaster.plotting.style import new_grid
+    from moirai_moe_forecaster.plotting.style import new_grid, shared_legend
 
     forecast, frame, columns = result
     targets = len(columns.targets)
@@ -152,6 +152,8 @@ def draw(result: FrameForecast) -> Figure | SubFigure:
             variate=variate,
             index=frame.grids.times(np.full_like(steps, series), steps),
             title=", ".join(map(str, names)),
-            legend=number == 0,
+            legend=len(chosen) == 1,
         )
+    if len(chosen) > 1:
+        shared_legend(axes)
     return axes[0].figure

@@ -75,7 +75,9 @@ def test_a_panel_has_one_picture_per_series(forecast: Forecast) -> None:
     for series, ax in enumerate(axes):
         np.testing.assert_array_equal(lines(ax, "history")[0], history[series])
         np.testing.assert_array_equal(lines(ax, "median")[0], forecast[series].median)
-    assert [ax.get_legend() is not None for ax in axes] == [True, False, False, False, False]
+    (legend,) = axes[0].figure.legends
+    assert [text.get_text() for text in legend.texts][:2] == ["history", "80% interval"]
+    assert not any(ax.get_legend() for ax in axes)
     assert [ax.get_visible() for ax in axes[0].figure.axes] == [True] * 5 + [False]
 
 

@@ -101,7 +101,8 @@ def plot_forecast(
         ax.fill_between(ahead, lower, upper, color=shade(depth), linewidth=0, label=label)
     for number, path in enumerate(chosen.samples[:samples] if samples else ()):
         label = "_" if number else "samples"
-        ax.plot(ahead, chosen_variate(path, variate), color=FUTURE, linewidth=0.5, label=label)
+        path = chosen_variate(path, variate)
+        ax.plot(ahead, path, color=FUTURE, alpha=0.6, linewidth=0.5, label=label)
     ax.plot(
         ahead, chosen_variate(chosen.median, variate), color=FUTURE, linewidth=1.8, label="median"
     )

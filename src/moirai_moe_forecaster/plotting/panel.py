@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.plotting.forecast import plot_forecast
-from moirai_moe_forecaster.plotting.style import new_grid
+from moirai_moe_forecaster.plotting.style import new_grid, shared_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def plot_panel(
     history, truth : Series, DataFrame or list, optional
         As for `plot_forecast`: what was given to `predict`, and what came after it.
     axes : sequence of Axes, optional
-        Where to draw, one for each series; by default on a new pyplot figure.
+        Where to draw, one for each series; by default on a new pyplot figure, which gets a legend.
     series : sequence of int, optional
         Which series; by default the first 12.
     names : sequence, optional
@@ -65,14 +65,12 @@ def plot_panel(
         across = min(columns, len(chosen))
         rows = -(-len(chosen) // across)
         drawn = new_grid(rows, across, (SMALL[0] * across, SMALL[1] * rows))
-        for spare in drawn[len(chosen) :]:
-            spare.set_visible(False)
     else:
         drawn = list(axes)
     if len(drawn) < len(chosen):
         raise InvalidInputError(f"got {len(drawn)} axes for {len(chosen)} series")
-    drawn = drawn[: len(chosen)]
-    for position, (ax, number) in enumerate(zip(drawn, chosen, strict=True)):
+    spare = drawn[len(chosen) :]
+    for ax, number in zip(drawn, chosen, strict=False):
         plot_forecast(
             forecast,
             history,
@@ -80,6 +78,10 @@ def plot_panel(
             truth=truth,
             series=number,
             title=str(number if names is None else names[number]),
-            **{"legend": position == 0, **options},
+            **{"legend": False, **options},
         )
-    return drawn
+    if axes is None:
+        for ax in spare:
+            ax.set_visible(False)
+        shared_legend(drawn)
+    return drawn[: len(chosen)]

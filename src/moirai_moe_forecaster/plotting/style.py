@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.errors import MissingExtraError
@@ -53,6 +54,14 @@ def tidy(ax: Axes, title: str | None, legend: bool) -> None:
         ax.set_title(title, loc="left")
     if legend:
         ax.legend(loc="best", frameon=False)
+
+
+def shared_legend(axes: Sequence[Axes]) -> None:
+    """One legend above all pictures of a figure, as small ones have no room for it."""
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(  # type: ignore[union-attr]
+        handles, labels, loc="outside upper right", ncols=len(labels), frameon=False
+    )
 
 
 def space_dates(ax: Axes) -> None:
