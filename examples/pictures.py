@@ -41,9 +41,7 @@ axes[0].figure.savefig("panel.png", dpi=110)
 # %% A backtest: what was forecast from several cutoffs, over what came
 cuts = [96, 108, 120, 132]
 windows = pipeline.predict([airline[:cut] for cut in cuts], 12, random_state=0)
-axes = plot_windows(
-    windows, airline, cuts, title="Airline passengers, forecast a year ahead from four cutoffs"
-)
+axes = plot_windows(windows, airline, cuts, title="Airline passengers, four backtest windows")
 axes.figure.savefig("backtest.png", dpi=110)
 
 # %% Calibration, on many windows of the five indicators

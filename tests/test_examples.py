@@ -18,6 +18,7 @@ EXAMPLES = [
     if not path.stem.startswith("draw_") and path.stem != "quickstart"
 ]
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = ["index", "dataframes", "pictures", "embeddings", "routing", "evaluation"]
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 pytestmark = pytest.mark.skipif(
@@ -58,3 +59,52 @@ def check_pictures(example: Path, folder: Path) -> None:
 @pytest.mark.parametrize("block", [block for block in README if "Salesforce/" not in block])
 def test_the_readme_runs(block: str) -> None:
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, f"{page}.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_newcomers_path_in_the_readme(tmp_path: Path) -> None:
+    """The third block of shell, as written but for the installation, which is this one."""
+    pytest.importorskip("plotly", reason="plotly, of the extra report, is not installed")
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    install, *lines = blocks[2].splitlines()
+    assert install.startswith("pip install")
+    assert len(lines) < 10
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(
+        ["bash", "-euc", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"},
+        check=True,
+        timeout=240,
+    )
+    for picture in ("airline.png", "routing.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert "Moirai-MoE" in (tmp_path / "report.html").read_text()
+    assert len((tmp_path / "forecast.csv").read_text().splitlines()) == 25
+
+
+@pytest.mark.slow
+def test_the_page_of_commands_is_what_they_print(tmp_path: Path) -> None:
+    """Numbers may be another checkpoint's, and versions others; all else must be the same."""
+    for library in ("plotly", "statsforecast"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    script = runpy.run_path(str(ROOT / "docs" / "run_commands.py"))
+    written = script["PAGE"].read_text()
+    assert words(script["run_page"](written, tmp_path)) == words(written)
+
+
+def words(text: str) -> list[str]:
+    """Words without numbers, and without the versions and sizes that `info` prints."""
+    facts = re.compile(
+        r"^(python|torch|[a-z_\-]+ +not installed|[a-z_\-]+ +[\d.]+).*$", re.MULTILINE
+    )
+    return re.findall(r"[^\W\d]{2,}", facts.sub("", text))

@@ -1,6 +1,8 @@
-"""Check the paper's finding on routing: are experts chosen by frequency, and in which layers?
+"""Check the paper's finding on routing: do frequencies choose other experts, and in which layers?
 
-Arguments: a folder of .parquet files with one row per series and the columns freq and y.
+    python examples/benchmarks/routing.py FOLDER [--model PATH]
+
+The folder holds .parquet files with one row per series and the columns freq and y.
 """
 
 # %%
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster import MoiraiMoEPipeline, RoutingReport
@@ -60,40 +63,57 @@ def compare(report: RoutingReport) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "experts in use": report.entropy().set_index("layer")["effective_experts"],
-            "within a frequency": report.entropy("frequency")
-            .groupby("layer")["effective_experts"]
-            .mean(),
             "frequencies agree": between.mean(),
-            "least": between.min(),
-            "halves agree": halves[same].groupby("layer")["agreement"].mean(),
+            "least alike pair": between.min(),
+            "halves of a frequency agree": halves[same].groupby("layer")["agreement"].mean(),
         }
     )
     table.index = table.index + 1
     return table
 
 
+def print_markdown(table: pd.DataFrame) -> None:
+    """Print a table of numbers by layer."""
+    print("| layer | " + " | ".join(table.columns) + " |")
+    print("|---" * (len(table.columns) + 1) + "|")
+    for layer, row in table.iterrows():
+        print(f"| {layer} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
+
+
 # %%
 def main() -> None:
-    """Print the table, and write the picture."""
+    """Print the tables, and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", help="directory or Hub name (default: the bundled checkpoint)")
     parser.add_argument("--series", type=int, default=100, help="per frequency (default: 100)")
-    parser.add_argument("--context", type=int, default=512, help="points (default: 512)")
+    parser.add_argument(
+        "--context",
+        type=int,
+        nargs="+",
+        default=[512, 64],
+        help="last points of each series; the picture is of the first (default: 512 64)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("docs/images/routing.png"))
     arguments = parser.parse_args()
-    chosen = read_series(arguments.folder, arguments.series, arguments.context, arguments.seed)
-    labels = [name for name, _, _ in chosen]
-    half = [f"{name} {number % 2}" for number, name in enumerate(labels)]
-    report = MoiraiMoEPipeline.from_pretrained(arguments.model).routing([y for *_, y in chosen])
-    report = report.with_labels(frequency=labels, half=half)
-    counts = report.tokens.groupby("frequency", sort=False)["series"].agg(["nunique", "size"])
-    print(counts.set_axis(["series", "patches"], axis=1).to_string(), "\n")
-    print(compare(report).to_string(float_format=lambda x: f"{x:.2f}"))
-    axes = report.plot("frequency", layers=range(report.num_layers))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    axes[0].figure.savefig(arguments.output, dpi=110)
+    pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
+    for number, context in enumerate(arguments.context):
+        chosen = read_series(arguments.folder, arguments.series, context, arguments.seed)
+        labels = [name for name, *_ in chosen]
+        half = [f"{name} {position % 2}" for position, name in enumerate(labels)]
+        report = pipeline.routing([y for *_, y in chosen])
+        report = report.with_labels(frequency=labels, half=half)
+        print(f"\n{len(chosen)} series, {len(report.tokens)} patches, context {context}\n")
+        print_markdown(compare(report))
+        if number == 0:
+            layers = range(report.num_layers)
+            size = (10, 3.6 * -(-len(layers) // 2))
+            figure = Figure(figsize=size, layout="constrained")
+            axes = figure.subplots(-(-len(layers) // 2), 2, squeeze=False).ravel()
+            report.plot("frequency", layers=layers, axes=axes)
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(arguments.output, dpi=110)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def tidy(ax: Axes, title: str | None, legend: bool) -> None:
 def shared_legend(axes: Sequence[Axes]) -> None:
     """One legend above all pictures of a figure, as small ones have no room for it."""
     handles, labels = axes[0].get_legend_handles_labels()
-    axes[0].figure.legend(  # type: ignore[union-attr]
+    axes[0].figure.legend(
         handles, labels, loc="outside upper right", ncols=len(labels), frameon=False
     )
 
