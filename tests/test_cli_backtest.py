@@ -12,14 +12,6 @@ from sktime.datasets import load_airline
 from moirai_moe_forecaster import backtest, cli
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from tiny_network import tiny_network
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("model")
-    MoiraiMoEPipeline(tiny_network()).save_pretrained(directory)
-    return str(directory)
 
 
 @pytest.fixture

@@ -10,16 +10,8 @@ import pytest
 
 from moirai_moe_forecaster import cli
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from tiny_network import tiny_network
 
 FREQUENCIES = {"a": "h", "b": "MS", "c": "h"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("model")
-    MoiraiMoEPipeline(tiny_network()).save_pretrained(directory)
-    return str(directory)
 
 
 @pytest.fixture

@@ -168,17 +168,18 @@ def forecast_frame(
     _check_observed(frame, columns, length)
     targets = len(columns.targets)
     plain = targets + len(columns.past)
+    series = frame.series
     ahead = None
     if future is not None and columns.known:
         later = _future_values(future, frame, columns, horizon)
         ahead = [
             np.concatenate((values[:, plain:], after))
-            for values, after in zip(frame.series, later, strict=True)
+            for values, after in zip(series, later, strict=True)
         ]
     forecast = pipeline.predict(
-        [values[:, 0] if targets == 1 else values[:, :targets] for values in frame.series],
+        [values[:, 0] if targets == 1 else values[:, :targets] for values in series],
         horizon,
-        past_covariates=[v[:, targets:plain] for v in frame.series] if columns.past else None,
+        past_covariates=[v[:, targets:plain] for v in series] if columns.past else None,
         future_covariates=ahead,
         context_length=length,
         **options,
@@ -205,7 +206,7 @@ def _future_values(
     steps = frame.grids.locate(series, rows.clock.take(np.flatnonzero(own)))
     steps -= frame.grids.lengths[series]
     within = (steps >= 0) & (steps < horizon)
-    values = np.empty((len(frame.series), horizon, len(columns.known)))
+    values = np.empty((len(frame.grids.lengths), horizon, len(columns.known)))
     given = np.zeros(values.shape[:2], dtype=bool)
     values[series[within], steps[within]] = rows.values[own][within]
     given[series[within], steps[within]] = True
@@ -265,12 +266,15 @@ def _check_purposes(columns: Columns) -> None:
 
 def _check_observed(frame: LongFrame, columns: Columns, context_length: int) -> None:
     """Refuse targets that hold nothing where the context is."""
-    targets = len(columns.targets)
-    for series, values in enumerate(frame.series):
-        empty = np.isnan(values[-context_length:, :targets]).all(0)
-        if empty.any():
-            used = min(context_length, len(values))
-            raise InvalidInputError(
-                f"{columns.targets[int(empty.argmax())]!r} of {frame.rows.name(series)} is missing "
-                f"in all of its last {used} steps, the context; drop the id or give a value"
-            )
+    lengths = frame.grids.lengths
+    ends = lengths.cumsum()
+    late = np.arange(len(frame.values)) >= np.repeat(ends - context_length, lengths)
+    seen = ~np.isnan(frame.values[:, : len(columns.targets)]) & late[:, None]
+    empty = ~np.logical_or.reduceat(seen, ends - lengths)
+    if empty.any():
+        series, target = np.argwhere(empty)[0]
+        raise InvalidInputError(
+            f"{columns.targets[target]!r} of {frame.rows.name(series)} is missing in all of its "
+            f"last {min(context_length, lengths[series])} steps, the context; drop the id or give "
+            "a value"
+        )

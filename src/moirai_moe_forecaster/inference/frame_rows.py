@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -190,6 +191,13 @@ def read_clock(column: pd.Series[Any], what: str) -> Clock:
 
 def _parsed(column: pd.Series[Any], what: str) -> pd.Series[Any]:
     """Read text as times."""
+    with warnings.catch_warnings():
+        # that no format was found; the error says more
+        warnings.simplefilter("ignore", UserWarning)
+        return _read_text(column, what)
+
+
+def _read_text(column: pd.Series[Any], what: str) -> pd.Series[Any]:
     name = column.name
     if column.dtype.kind not in "OU" and not isinstance(column.dtype, pd.StringDtype):
         raise InvalidInputError(

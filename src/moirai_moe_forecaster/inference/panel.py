@@ -46,12 +46,18 @@ class LongFrame(NamedTuple):
     ----------
     rows : Rows
     grids : Grids
-    series : list of ndarray, (step, column)
+    values : ndarray, (step, column)
+        Of all series, one after the other.
     """
 
     rows: Rows
     grids: Grids
-    series: list[Array]
+    values: Array
+
+    @property
+    def series(self) -> list[Array]:
+        """Values of each series, (step, column)."""
+        return np.split(self.values, self.grids.lengths.cumsum()[:-1])
 
 
 def read_frame(df: pd.DataFrame, columns: Columns, freq: Any = None, ahead: int = 0) -> LongFrame:
@@ -77,7 +83,7 @@ def read_frame(df: pd.DataFrame, columns: Columns, freq: Any = None, ahead: int 
     starts = ends - grids.lengths
     values = np.full((int(ends[-1]), rows.values.shape[1]), np.nan)
     values[starts[rows.codes] + grids.positions] = rows.values
-    return LongFrame(rows, grids, np.split(values, ends[:-1]))
+    return LongFrame(rows, grids, values)
 
 
 def read_panel(
@@ -133,7 +139,7 @@ def read_panel(
     else:
         names = [id_column, timestamp_column]
         index = pd.MultiIndex.from_arrays([frame.rows.ids.take(codes), index], names=names)
-    panel = pd.DataFrame(np.concatenate(frame.series), index=index, columns=pd.Index(targets))
+    panel = pd.DataFrame(frame.values, index=index, columns=pd.Index(targets))
     return panel if isinstance(target_columns, list | tuple) else panel[target_columns]
 
 
