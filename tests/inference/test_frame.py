@@ -115,6 +115,19 @@ def test_covariates_of_both_kinds_reach_the_network(pipeline: MoiraiMoEPipeline)
     assert not np.allclose(other["median"], result["median"])
 
 
+@pytest.mark.parametrize("kind", ["int32", "text"])
+def test_times_of_the_future_need_not_have_the_very_type(
+    pipeline: MoiraiMoEPipeline, kind: str
+) -> None:
+    df, later = long("a", days(40)).assign(price=1.0), days(5, "2024-02-10")
+    if kind == "int32":
+        df, later = df.assign(when=np.arange(40)), np.arange(40, 45).astype("int32")
+    plan = pd.DataFrame({"shop": "a", "when": later, "price": walk(5)})
+    expected = predict(pipeline, df, future_df=plan)
+    plan["when"] = plan["when"] if kind == "int32" else plan["when"].astype(str)
+    pd.testing.assert_frame_equal(predict(pipeline, df, future_df=plan), expected)
+
+
 def test_one_series_needs_no_ids(pipeline: MoiraiMoEPipeline) -> None:
     df = long("a", days(40))
     alone = predict(pipeline, df.drop(columns="shop"), id_column=None)

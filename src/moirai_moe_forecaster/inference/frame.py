@@ -192,10 +192,7 @@ def _future_values(
 ) -> NDArray[np.float64]:
     """Values of known-future covariates over the horizon, (series, horizon, covariate)."""
     rows = read_rows(future, columns.id, columns.timestamp, columns.known, "future_df")
-    if (rows.clock.kind, str(rows.clock.dtype)) != (
-        frame.rows.clock.kind,
-        str(frame.rows.clock.dtype),
-    ) and (rows.clock.kind != "datetime" or (rows.clock.wall is None) != _naive(frame)):
+    if not rows.clock.fits(frame.rows.clock):
         raise InvalidInputError(
             f"column {columns.timestamp!r} of future_df has type {rows.clock.dtype}, in df it is "
             f"{frame.rows.clock.dtype}; give both the same type and time zone"
@@ -221,10 +218,6 @@ def _future_values(
             "after the last row of every id, with NaN where a value is not known"
         )
     return values
-
-
-def _naive(frame: LongFrame) -> bool:
-    return frame.rows.clock.wall is None
 
 
 def _known(

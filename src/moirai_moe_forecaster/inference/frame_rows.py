@@ -48,6 +48,12 @@ class Clock(NamedTuple):
         """Alias of the frequency of periods; nothing of other times."""
         return str(self.dtype.freq.freqstr) if self.kind == "period" else ""
 
+    def fits(self, other: Clock) -> bool:
+        """Whether times of both mean the same: the same kind, with zones or without."""
+        if self.kind != other.kind or (self.wall is None) != (other.wall is None):
+            return False
+        return self.kind != "period" or bool(self.dtype == other.dtype)
+
     def take(self, order: NDArray[np.intp]) -> Clock:
         """Return some of the times."""
         wall = None if self.wall is None else self.wall[order]
@@ -248,7 +254,7 @@ def _codes(df: pd.DataFrame, id_column: Hashable | None, what: str) -> tuple[Who
             f"column {id_column!r}{_of(what)} has no id in {int(missing.sum())} rows, the first of "
             f"them row {_plain(df.index[int(missing.argmax())])!r}; drop or complete them"
         )
-    return codes.astype(np.int64), pd.Index(ids)
+    return codes.astype(np.int64), pd.Index(ids, tupleize_cols=False)
 
 
 def _numbers(column: pd.Series[Any], what: str) -> Array:
