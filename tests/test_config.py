@@ -28,12 +28,13 @@ OTHER_VALUES: dict[str, Any] = {
     "scale_rule": "absolute",
     "time_index": "observed",
     "dependence_share": 0.5,
+    "dependence_growth": 0.3,
     "dependence_decay": 0.9,
 }
 INTEGERS = [field.name for field in fields(ModelConfig) if field.type == "int"]
 BOOLEANS = [field.name for field in fields(ModelConfig) if field.type == "bool"]
 CHOICES = ["router", "centroid_choice", "scale_rule", "time_index"]
-SHARES = ["dependence_share", "dependence_decay"]
+SHARES = ["dependence_share", "dependence_growth", "dependence_decay"]
 
 
 def test_every_field_is_covered_here() -> None:
@@ -199,6 +200,7 @@ def test_shares_are_numbers_below_one(name: str, value: Any) -> None:
         tiny_config(**{name: value})
 
 
-def test_counts_cannot_depend_on_each_other() -> None:
+@pytest.mark.parametrize("name", ["dependence_share", "dependence_growth"])
+def test_counts_cannot_depend_on_each_other(name: str) -> None:
     with pytest.raises(ConfigError, match="counts"):
-        tiny_config(mixture=("student_t", "negative_binomial"), dependence_share=0.5)
+        tiny_config(mixture=("student_t", "negative_binomial"), **{name: 0.5})

@@ -65,10 +65,12 @@ class ModelConfig:
     time_index : {"position", "observed"}, default="position"
         Whether the position of a patch counts all patches, or, as in official checkpoints, those
         from the first on that holds an observed value.
-    dependence_share, dependence_decay : float, default=0
+    dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
-        scores correlate as ``share * decay**lag`` (a Gaussian copula). Officially 0, independent;
-        `pretrain` fits both to held-out windows.
+        scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
+        ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
+        uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
+        fits them to held-out windows.
 
     Raises
     ------
@@ -93,6 +95,7 @@ class ModelConfig:
     scale_rule: ScaleRule = "relative"
     time_index: TimeIndex = "position"
     dependence_share: float = 0.0
+    dependence_growth: float = 0.0
     dependence_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -130,14 +133,18 @@ class ModelConfig:
             )
 
     def _check_dependence(self) -> None:
-        for name in ("dependence_share", "dependence_decay"):
+        for name in ("dependence_share", "dependence_growth", "dependence_decay"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ConfigError(
                     f"{name} must be a number of at least 0 and below 1, got {value!r}"
                 )
-        if self.dependence_share and "negative_binomial" in self.mixture:
-            raise ConfigError("dependence_share must be 0 where the mixture has counts")
+        if (self.dependence_share or self.dependence_growth) and (
+            "negative_binomial" in self.mixture
+        ):
+            raise ConfigError(
+                "dependence_share and dependence_growth must be 0 where the mixture has counts"
+            )
 
     @property
     def head_dim(self) -> int:

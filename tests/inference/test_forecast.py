@@ -39,6 +39,7 @@ def forecast_of(
         rng.uniform(1, 2, shape),
         ranks,
         rng.integers(-(2**63), 2**63, shape),
+        np.zeros(shape, np.float32),
     )
     return Forecast(marginals, single=single, univariate=univariate, num_samples=num_samples)
 

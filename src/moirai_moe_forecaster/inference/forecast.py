@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.randomness import dependent, uniforms
+from moirai_moe_forecaster.inference.dependence import dependent
+from moirai_moe_forecaster.inference.randomness import uniforms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,16 +24,6 @@ NODE_LEVELS: Array = np.array(
     sorted([*_LOWER, *(k / 100 for k in range(1, 100)), *(1 - level for level in _LOWER)])
 )
 _NODE_SCORES: Array = np.array([NormalDist().inv_cdf(level) for level in NODE_LEVELS])
-
-
-class Dependence(NamedTuple):
-    """Correlation of the normal scores of steps: ``share * decay**lag``."""
-
-    share: float
-    decay: float
-
-
-INDEPENDENT = Dependence(0.0, 0.0)
 
 
 class Marginals(NamedTuple):
@@ -49,6 +40,9 @@ class Marginals(NamedTuple):
         Rank of each path among the paths of its step: how steps and variates depend on each other.
     seeds : ndarray of int64, (series, variate)
         Streams from which samples are drawn.
+    share : ndarray of float32, (series, variate)
+        How steps depend on each other where there are no ranks: their normal scores correlate as
+        ``share * decay**lag``.
     """
 
     quantiles: NDArray[np.float32]
@@ -57,6 +51,7 @@ class Marginals(NamedTuple):
     scale: Array
     ranks: NDArray[np.int32] | None
     seeds: NDArray[np.int64]
+    share: NDArray[np.float32]
 
     def of_series(self, index: int) -> Marginals:
         """Return one series, with a series axis of length 1 and only its own variates."""
@@ -68,6 +63,7 @@ class Marginals(NamedTuple):
             self.scale[index][None, present],
             None if self.ranks is None else self.ranks[index][None, ..., present],
             self.seeds[index][None, present],
+            self.share[index][None, present],
         )
 
 
@@ -86,8 +82,8 @@ class Forecast:
         Whether results drop the series and the variate axis.
     num_samples : int
         How many trajectories `samples` holds.
-    dependence : Dependence, optional
-        How steps depend on each other where `marginals` has no ranks.
+    decay : float, default=0
+        With the marginals' shares, how steps depend on each other where there are no ranks.
     """
 
     def __init__(
@@ -97,13 +93,13 @@ class Forecast:
         single: bool,
         univariate: bool,
         num_samples: int,
-        dependence: Dependence = INDEPENDENT,
+        decay: float = 0.0,
     ) -> None:
         self._marginals = marginals
         self._single = single
         self._univariate = univariate
         self._num_samples = num_samples
-        self._dependence = dependence
+        self._decay = decay
 
     def __repr__(self) -> str:
         series, _, horizon, variates = self._marginals.quantiles.shape
@@ -125,7 +121,7 @@ class Forecast:
             single=True,
             univariate=univariate,
             num_samples=self._num_samples,
-            dependence=self._dependence,
+            decay=self._decay,
         )
 
     @property
@@ -233,8 +229,9 @@ class Forecast:
         horizon = self.horizon
         streams = torch.from_numpy(self._marginals.seeds)
         draws = uniforms(streams, 2**40, self._num_samples * horizon).unflatten(-1, (-1, horizon))
-        if ranks is None and self._dependence.share:
-            draws = dependent(draws, *self._dependence)
+        if ranks is None and self._marginals.share.any():
+            shares = torch.from_numpy(self._marginals.share)
+            draws = dependent(draws, shares[..., None], self._decay)
         level = draws.numpy().transpose(0, 2, 3, 1)
         if ranks is not None:
             paths = ranks.shape[1]

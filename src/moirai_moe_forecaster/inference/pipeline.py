@@ -25,7 +25,8 @@ from moirai_moe_forecaster.inference.batches import (
     groups,
     halved_when_short,
 )
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
+from moirai_moe_forecaster.inference.dependence import Dependence
+from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
 from moirai_moe_forecaster.inference.frame import predict_df
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATHS = 100
+DEFAULT_PATHS = 16
 Normalisation = Literal["frozen", "reestimated"]
 
 
@@ -177,8 +178,10 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 100. Not used within the
-            patches that one pass predicts, where quantiles are exact.
+            Paths that carry the uncertainty between patches; None is 16, whose quantiles are more
+            accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
+            that one pass predicts, where quantiles are exact. Take more for joint statements about
+            horizons beyond.
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.
         batch_size : int, optional
@@ -237,7 +240,7 @@ class MoiraiMoEPipeline:
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
-            dependence=self._dependence,
+            decay=self.config.dependence_decay,
         )
 
     def predict_stream(
@@ -311,22 +314,18 @@ class MoiraiMoEPipeline:
         cut = [series.last(length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
-        draw = seeded_draw(
-            torch.from_numpy(seeds).to(device), load.paths if blocks > 1 else 1, *self._dependence
-        )
+        dependence = Dependence.of(self.config)
+        paths = load.paths if blocks > 1 else 1
+        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths, dependence)
         prompt = make_prompt(group, horizon, self.config, length)
         if load.reestimated:
             rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
         else:
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
-        marginal = marginalise(rollout, horizon, levels)
+        marginal = marginalise(rollout, horizon, levels, dependence)
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
-
-    @property
-    def _dependence(self) -> Dependence:
-        return Dependence(self.config.dependence_share, self.config.dependence_decay)
 
     def used_context_length(self, context_length: int | None) -> int:
         """Return how many points are used if so many are asked for; None asks for the most."""
@@ -346,6 +345,7 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
+    share = marginal.share.cpu().numpy().astype(np.float32)
     ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
@@ -355,6 +355,7 @@ def _split(
             scale[i : i + 1],
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
+            share[i : i + 1],
         )
         for i in range(len(mean))
     ]

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from moirai_moe_forecaster.model.routing import Routing
 
-# On a CPU, groups of these sizes pass through products of weights and transposed tokens up to
-# twice as fast as through products of tokens and transposed weights (docs/benchmarks.md).
-FEATURE_MAJOR = range(6, 64)
+# In float32 on a CPU, products of weights and tokens beat products of tokens and weights for some
+# numbers of tokens, up to four times (docs/benchmarks.md): for few tokens if they are contiguous,
+# for more if their features are. In bfloat16 it makes no difference.
+FEW_TOKENS = range(2, 11)
+FEATURE_MAJOR = range(16, 129)
 
 
 class Experts(nn.Module):
@@ -73,11 +75,19 @@ class Experts(nn.Module):
 
 def _swiglu(x: Tensor, weight_in: Tensor, weight_out: Tensor) -> Tensor:
     """Apply one expert to its tokens."""
-    if len(x) in FEATURE_MAJOR:
-        gate, linear = (weight_in @ x.mT).chunk(2)
-        return (weight_out @ (F.silu(gate) * linear)).mT
-    gate, linear = F.linear(x, weight_in).chunk(2, -1)
-    return F.linear(F.silu(gate) * linear, weight_out)
+    if len(x) == 1 and x.dtype == torch.float32 and not x.is_cuda:
+        # the product of a matrix and a vector takes more than twice the time of that and two
+        return _swiglu(x.repeat(2, 1), weight_in, weight_out)[:1]
+    gate, linear = _product(x, weight_in).chunk(2, -1)
+    gated = F.silu(gate) * linear
+    return _product(gated.contiguous() if len(x) in FEW_TOKENS else gated, weight_out)
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply tokens (token, feature) by weights (output, feature) in the order that is fast."""
+    if x.dtype == torch.float32 and (len(x) in FEW_TOKENS or len(x) in FEATURE_MAJOR):
+        return (weight @ x.mT).mT
+    return F.linear(x, weight)
 
 
 class _Take(torch.autograd.Function):
