@@ -20,7 +20,19 @@ LAYERS = [
     {"official_layout"},
     {"checkpoint", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"adapters", "cli", "cli_backtest", "cli_pretrain"},
+    {"html_report"},
+    {
+        "adapters",
+        "cli",
+        "cli_backtest",
+        "cli_data",
+        "cli_demo",
+        "cli_forecast",
+        "cli_info",
+        "cli_output",
+        "cli_pretrain",
+        "cli_routing",
+    },
 ]
 ALLOWED_LIBRARIES = {
     "sktime": {"adapters"},
@@ -30,6 +42,10 @@ ALLOWED_LIBRARIES = {
     "pandas": {
         "inference/series.py",
         "inference/frame.py",
+        "inference/frame_formats.py",
+        "inference/frame_rows.py",
+        "inference/frame_times.py",
+        "inference/panel.py",
         "inference/pipeline.py",
         "training/windows.py",
         "evaluation",

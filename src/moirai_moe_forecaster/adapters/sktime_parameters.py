@@ -7,7 +7,7 @@ from typing import Any
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.pipeline import check_count
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.shared import Source, last_written
 
 _ZERO_SHOT = {

@@ -167,7 +167,7 @@ class Forecast:
         InvalidInputError
             If a level is not a number within (0, 1).
         """
-        wanted = _check_levels(levels)
+        wanted = check_levels(levels)
         left, share = between_nodes(normal_score(np.atleast_1d(wanted)))
         share = share[:, None, None]
         nodes = self._marginals.quantiles
@@ -189,7 +189,7 @@ class Forecast:
         -------
         lower, upper : ndarray, (series, horizon, variate)
         """
-        if _check_levels(coverage).ndim:
+        if check_levels(coverage).ndim:
             raise InvalidInputError(f"coverage must be one number in (0, 1), got {coverage!r}")
         half = float(coverage) / 2
         return self.quantile(0.5 - half), self.quantile(0.5 + half)
@@ -254,7 +254,7 @@ class Forecast:
         return values[0] if self._single else values
 
 
-def _check_levels(levels: ArrayLike) -> Array:
+def check_levels(levels: ArrayLike) -> Array:
     try:
         wanted = np.asarray(levels, dtype=np.float64)
     except (TypeError, ValueError) as error:

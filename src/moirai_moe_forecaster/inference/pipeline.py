@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,17 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.arguments import check_count, read_device, read_dtype
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.frame import predict_df
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
+from moirai_moe_forecaster.inference.representation import embed
 from moirai_moe_forecaster.inference.rollout import (
     Marginal,
     frozen_rollout,
@@ -34,6 +37,9 @@ from moirai_moe_forecaster.inference.rollout import (
 )
 from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.routing_report import RoutingReport
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +215,7 @@ class MoiraiMoEPipeline:
         check_count("num_samples", num_samples)
         paths = DEFAULT_PATHS if num_paths is None else check_count("num_paths", num_paths)
         most = None if batch_size is None else check_count("batch_size", batch_size)
-        length = self._context_length(context_length)
+        length = self.used_context_length(context_length)
         if normaliser not in ("frozen", "reestimated"):
             raise InvalidInputError(
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
@@ -285,6 +291,40 @@ class MoiraiMoEPipeline:
             return self.config.shift_known_future
         return covariate_use == "regression"
 
+    def routing(
+        self,
+        y: Any,
+        *,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        horizon: int = 0,
+        context_length: int | None = None,
+        progress: bool = False,
+    ) -> RoutingReport:
+        """Report which experts the tokens of the series' contexts are sent to, in every layer.
+
+        Parameters
+        ----------
+        y, past_covariates, future_covariates, horizon, context_length, progress
+            As for `embed`.
+
+        Returns
+        -------
+        RoutingReport
+
+        Raises
+        ------
+        InvalidInputError
+            If data cannot be used as given; the message names the series.
+        """
+        from moirai_moe_forecaster.routing_report import make_report
+
+        covariates = (past_covariates, future_covariates)
+        return make_report(self, y, covariates, horizon, context_length, progress=progress)
+
+    predict_df = predict_df
+    embed = embed
+
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
         """Forecast alike series in one pass and summarise each."""
@@ -307,7 +347,8 @@ class MoiraiMoEPipeline:
         location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
         return _split(marginal, location, scale, seeds, joint=blocks > 1)
 
-    def _context_length(self, context_length: int | None) -> int:
+    def used_context_length(self, context_length: int | None) -> int:
+        """Return how many points are used if so many are asked for; None asks for the most."""
         if context_length is None:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
@@ -362,31 +403,3 @@ def _stack(summaries: Sequence[Marginals]) -> Marginals:
         )
 
     return Marginals(*(joined(field) for field in Marginals._fields))
-
-
-def check_count(name: str, value: Any) -> int:
-    """Return an integer of at least 1, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
-def read_device(device: str | torch.device) -> torch.device:
-    """Return the device; "auto" is CUDA, then MPS, then the CPU."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
-
-
-def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """Return the floating-point type; None is float32."""
-    wanted = torch.float32 if dtype is None else dtype
-    number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
-    if not isinstance(number, torch.dtype) or not number.is_floating_point:
-        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
-    return number

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, read_device, read_dtype
+from moirai_moe_forecaster.inference.arguments import read_device, read_dtype
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 NETWORKS_KEPT = 4
