@@ -27,6 +27,7 @@ OTHER_VALUES: dict[str, Any] = {
     "output_patches": 4,
     "scale_rule": "absolute",
     "time_index": "observed",
+    "mirror_up_to": 64,
     "dependence_share": 0.5,
     "dependence_growth": 0.3,
     "dependence_decay": 0.9,
@@ -60,8 +61,14 @@ def test_configurations_are_values() -> None:
         config.d_model = 64  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("name", [name for name in INTEGERS if name != "mirror_up_to"])
+def test_integers_are_not_zero(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be an integer of at least 1, got 0"):
+        tiny_config(**{name: 0})
+
+
 @pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize("value", [0, -1, 2.0, "2", True, None, [2]])
+@pytest.mark.parametrize("value", [-1, 2.0, "2", True, None, [2]])
 def test_integers_are_positive_integers(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
         tiny_config(**{name: value})

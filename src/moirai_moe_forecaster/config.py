@@ -65,6 +65,9 @@ class ModelConfig:
     time_index : {"position", "observed"}, default="position"
         Whether the position of a patch counts all patches, or, as in official checkpoints, those
         from the first on that holds an observed value.
+    mirror_up_to : int, default=0
+        Contexts of at most this many points are also forecast upside down, and both forecasts
+        averaged (`inference.mirror`). Officially 0: none.
     dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
         scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
@@ -94,6 +97,7 @@ class ModelConfig:
     output_patches: int = 1
     scale_rule: ScaleRule = "relative"
     time_index: TimeIndex = "position"
+    mirror_up_to: int = 0
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
@@ -104,8 +108,11 @@ class ModelConfig:
         object.__setattr__(self, "mixture", tuple(self.mixture))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise ConfigError(f"{field.name} must be an integer of at least 1, got {value!r}")
+            least = 0 if field.name == "mirror_up_to" else 1
+            if field.type == "int" and (type(value) is not int or value < least):
+                raise ConfigError(
+                    f"{field.name} must be an integer of at least {least}, got {value!r}"
+                )
             if field.type == "bool" and type(value) is not bool:
                 raise ConfigError(f"{field.name} must be True or False, got {value!r}")
         _check_choice("router", self.router, Router)
@@ -230,6 +237,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "experts_per_token": 2,
         "output_patches": 4,
         "max_seq_len": 128,
+        "mirror_up_to": 128,
     },
     **_PUBLISHED_SIZES,
 }

@@ -24,6 +24,7 @@ from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
 from moirai_moe_forecaster.inference.frame import predict_df
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.mirror import averaged, mirrored, short
 from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
@@ -331,6 +332,8 @@ class MoiraiMoEPipeline:
         horizon, length = load.horizon, load.context_length
         size = self.config.output_patches * self.config.patch_size
         blocks = -(-horizon // size)
+        count, images = len(group), short(group, length, self.config.mirror_up_to)
+        group = [*group, *(mirrored(group[index]) for index in images)]
         cut = [series.last(length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
@@ -343,9 +346,9 @@ class MoiraiMoEPipeline:
         else:
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
-        marginal = marginalise(rollout, horizon, levels, dependence)
-        location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
-        return _split(marginal, location, scale, seeds, joint=blocks > 1)
+        marginal = averaged(marginalise(rollout, horizon, levels, dependence), images)
+        location, scale = (part[:count, ..., 0].numpy() for part in prompt.normaliser)
+        return _split(marginal, location, scale, seeds[:count], joint=blocks > 1)
 
     def used_context_length(self, context_length: int | None) -> int:
         """Return how many points are used if so many are asked for; None asks for the most."""
