@@ -18,12 +18,14 @@ _HOME = {
     "TrainConfig": "config",
     "pretrain": "training.loop",
     "MoiraiMoEForecaster": "adapters.sktime",
+    "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from moirai_moe_forecaster.adapters.darts import MoiraiMoEModel
     from moirai_moe_forecaster.adapters.sktime import MoiraiMoEForecaster
     from moirai_moe_forecaster.config import ModelConfig, TrainConfig
     from moirai_moe_forecaster.evaluation.backtest import backtest
