@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import moirai_moe_forecaster
+from moirai_moe_forecaster.errors import MissingExtraError
 
 ROOT = Path(moirai_moe_forecaster.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
@@ -18,7 +20,7 @@ LAYERS = [
     {"config", "errors", "__version__"},
     {"model"},
     {"official_layout"},
-    {"checkpoint", "inference"},
+    {"checkpoint", "adapters_file", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
     {"html_report"},
     {
@@ -27,6 +29,7 @@ LAYERS = [
         "cli_backtest",
         "cli_data",
         "cli_demo",
+        "cli_finetune",
         "cli_forecast",
         "cli_info",
         "cli_output",
@@ -126,7 +129,12 @@ print(seconds, sorted(heavy))
 
 
 def test_every_public_name_can_be_imported() -> None:
-    for name in moirai_moe_forecaster.__all__:
+    names = set(moirai_moe_forecaster.__all__)
+    if importlib.util.find_spec("darts") is None:
+        names.remove("MoiraiMoEModel")
+        with pytest.raises(MissingExtraError, match=r"moirai-moe-forecaster\[darts\]"):
+            moirai_moe_forecaster.MoiraiMoEModel  # noqa: B018
+    for name in names:
         assert getattr(moirai_moe_forecaster, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         moirai_moe_forecaster.nothing  # noqa: B018

@@ -18,6 +18,7 @@ _HOME = {
     "TrainConfig": "config",
     "pretrain": "training.loop",
     "MoiraiMoEForecaster": "adapters.sktime",
+    "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
     "RoutingReport": "routing_report",
 }
@@ -25,6 +26,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from moirai_moe_forecaster.adapters.darts import MoiraiMoEModel
     from moirai_moe_forecaster.adapters.sktime import MoiraiMoEForecaster
     from moirai_moe_forecaster.config import ModelConfig, TrainConfig
     from moirai_moe_forecaster.evaluation.backtest import backtest

@@ -1,0 +1,92 @@
+"""Between the tensors of a Darts batch and series, and between forecasts and Darts' arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.series import Array, Series
+
+
+def read_batch(batch: Any, shift: int, horizon: int) -> list[Series]:
+    """Read the contexts of a batch.
+
+    Darts pads short contexts with NaN on the left: steps at the start at which nothing is known
+    are dropped.
+
+    Parameters
+    ----------
+    batch : PLModuleInput, TorchInferenceBatch or TorchTrainingBatch
+        Tensors (series, time, component).
+    shift : int
+        Steps between context and forecast, at which known-future covariates are missing.
+    horizon : int
+        Steps of `future_covariates` to use.
+    """
+    target = _numbers(batch.past_target)
+    size, length = target.shape[:2]
+    past = _numbers(batch.past_covariates, (size, length, 0))
+    history = _numbers(batch.historic_future_covariates, (size, length, 0))
+    ahead = _numbers(batch.future_covariates, (size, horizon, 0))[:, :horizon]
+    gap = np.full((size, shift, ahead.shape[2]), np.nan)
+    future = np.concatenate((history, gap, ahead), 1)
+    known = [~np.isnan(part).all(2) for part in (target, past, history)]
+    start = np.logical_or.reduce(known).argmax(1)
+    return [
+        Series(*(np.ascontiguousarray(part[row, first:].T) for part in (target, past, future)))
+        for row, first in enumerate(start)
+    ]
+
+
+def forecast_arrays(
+    pipeline: MoiraiMoEPipeline,
+    contexts: Sequence[Series],
+    horizon: int,
+    read: Callable[[Forecast], Array],
+    count: int,
+    **options: Any,
+) -> Array:
+    """Forecast contexts and read an array (series, `count`, horizon, variate) off the forecast.
+
+    A component without a single observed value has no forecast, and gets NaN; the others of its
+    series are forecast without it.
+    """
+    components = len(contexts[0].target)
+    result = np.full((len(contexts), count, horizon, components), np.nan)
+    seen = [~np.isnan(series.target).all(1) for series in contexts]
+    rows = [row for row, present in enumerate(seen) if present.any()]
+    if not rows:
+        return result
+    covariates: dict[str, Any] = {
+        name: [getattr(contexts[row], part).T for row in rows]
+        for name, part in (("past_covariates", "past"), ("future_covariates", "future"))
+        if len(getattr(contexts[0], part))
+    }
+    targets = [contexts[row].target[seen[row]].T for row in rows]
+    values = read(pipeline.predict(targets, horizon, **covariates, **options))
+    for row, value in zip(rows, values, strict=True):
+        result[row][..., seen[row]] = value[..., : seen[row].sum()]
+    return result
+
+
+def as_tensor(values: Array, like: Tensor) -> Tensor:
+    """Return a tensor on the device of `like`, in its type, but never in one of 16 bits."""
+    wide = like.dtype in (torch.float32, torch.float64)
+    return torch.from_numpy(values).to(like.device, like.dtype if wide else torch.float32)
+
+
+def as_doubles(tensor: Tensor) -> Tensor:
+    """Move a tensor to the CPU in float64, in which values are standardised."""
+    return tensor.detach().cpu().double()
+
+
+def _numbers(tensor: Tensor | None, shape: tuple[int, int, int] | None = None) -> Array:
+    if tensor is None:
+        return np.empty(shape or ())
+    return as_doubles(tensor).numpy()

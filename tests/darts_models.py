@@ -1,0 +1,70 @@
+"""Darts models over a tiny checkpoint, and series for them."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tiny_network import tiny_network
+
+pytest.importorskip("darts", reason="needs the extra `darts`, on Python 3.11 or newer")
+
+from darts import TimeSeries
+from darts.utils.likelihood_models.torch import QuantileRegression
+
+from moirai_moe_forecaster import MoiraiMoEModel, MoiraiMoEPipeline
+
+CONTEXT, CHUNK = 48, 12
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+LEVELS = [0.1, 0.5, 0.9]
+# one pass of the tiny network predicts 32 steps
+PASS = 32
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    tiny_pipeline().save_pretrained(folder.name)
+    return folder
+
+
+def tiny_checkpoint() -> str:
+    """Directory of a tiny random checkpoint."""
+    return _folder().name
+
+
+def tiny_pipeline() -> MoiraiMoEPipeline:
+    """The same network behind the native interface."""
+    return MoiraiMoEPipeline(tiny_network(output_patches=2))
+
+
+def quantiles(levels: Sequence[float] = LEVELS) -> QuantileRegression:
+    return QuantileRegression(list(levels))
+
+
+def model(context: Any = CONTEXT, chunk: int = CHUNK, **changes: Any) -> MoiraiMoEModel:
+    """A model over the tiny checkpoint, with the trainer silent unless `changes` say otherwise."""
+    trainer = {**QUIET, **changes.pop("pl_trainer_kwargs", {})}
+    changes.setdefault("local_dir", tiny_checkpoint())
+    return MoiraiMoEModel(context, chunk, pl_trainer_kwargs=trainer, **changes)
+
+
+def walk(points: int = 90, components: int = 1, seed: int = 0, start: str = "2020") -> TimeSeries:
+    """Random walks around 0 with steps of 0.1, daily."""
+    values = 0.1 * np.random.default_rng(seed).normal(size=(points, components)).cumsum(0)
+    index = pd.date_range(start, periods=points, freq="D")
+    return TimeSeries.from_times_and_values(index, values)
+
+
+def covariates(points: int = 150) -> dict[str, TimeSeries]:
+    """Two past covariates and one known-future one, longer than the walks."""
+    return {
+        "past_covariates": walk(points, 2, seed=11),
+        "future_covariates": walk(points, 1, seed=12),
+    }
