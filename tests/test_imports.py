@@ -18,9 +18,9 @@ LAYERS = [
     {"config", "errors", "__version__"},
     {"model"},
     {"official_layout"},
-    {"checkpoint", "inference"},
+    {"checkpoint", "adapters_file", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"adapters", "cli", "cli_backtest", "cli_pretrain"},
+    {"adapters", "cli", "cli_backtest", "cli_finetune", "cli_pretrain"},
 ]
 ALLOWED_LIBRARIES = {
     "sktime": {"adapters"},

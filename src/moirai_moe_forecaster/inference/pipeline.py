@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.adapters_file import (
+    Adapters,
+    adapted_network,
+    holds_adapters,
+    load_adapted,
+    load_adapters,
+    save_adapters,
+)
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -36,6 +44,9 @@ from moirai_moe_forecaster.inference.rollout import (
 )
 from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.training.tuning_report import TuningReport
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +85,8 @@ class MoiraiMoEPipeline:
         self.network = network.eval()
         self.info = info
         self.memory_budget: int | None = None
+        self.adapters: Adapters | None = None
+        self.tuning: TuningReport | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,8 +119,51 @@ class MoiraiMoEPipeline:
             If the device or the dtype is not known.
         """
         target, number = read_device(device), read_dtype(dtype)
-        checkpoint = load_checkpoint(name_or_path, revision=revision)
+        if holds_adapters(name_or_path):
+            checkpoint = load_adapted(name_or_path)
+        else:
+            checkpoint = load_checkpoint(name_or_path, revision=revision)
         return cls(checkpoint.network.to(target, number), checkpoint.info)
+
+    def with_adapters(self, directory: str | Path) -> MoiraiMoEPipeline:
+        """Return a pipeline of this checkpoint with adapters that were trained on it.
+
+        `from_pretrained` does both at once where it can find the checkpoint again.
+
+        Parameters
+        ----------
+        directory : str or Path
+            What `save_adapters` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If there are none, or they belong to another checkpoint.
+        """
+        adapters = load_adapters(directory)
+        adapted = MoiraiMoEPipeline(adapted_network(self.network, adapters), self.info)
+        adapted.memory_budget, adapted.adapters = self.memory_budget, adapters
+        return adapted
+
+    def save_adapters(self, directory: str | Path) -> None:
+        """Write only what fine-tuning added to the checkpoint, not the checkpoint.
+
+        Parameters
+        ----------
+        directory : str or Path
+            `from_pretrained` takes it, and `with_adapters`.
+
+        Raises
+        ------
+        InvalidInputError
+            If this pipeline has no adapters: it was not fine-tuned, or in mode "full".
+        """
+        if self.adapters is None:
+            raise InvalidInputError(
+                "this pipeline has no adapters: fine-tune it in mode 'lora', 'head' or 'router', "
+                "or write the whole network with save_pretrained"
+            )
+        save_adapters(self.adapters, directory)
 
     def save_pretrained(
         self, directory: str | Path, layout: Literal["native", "official"] = "native"
@@ -261,6 +317,11 @@ class MoiraiMoEPipeline:
             forecast = self.predict(chunk, horizon, random_state=random_state, **options)
             for index, item in enumerate(chunk):
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
+
+    def fine_tune(self, y: Any, **options: Any) -> MoiraiMoEPipeline:
+        from moirai_moe_forecaster.training.fine_tuning import fine_tune
+
+        return fine_tune(self, y, **options)
 
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:

@@ -93,19 +93,23 @@ def new_state(
         shard(plain, processes)
     elif processes.world_size > 1:
         objective = DistributedDataParallel(plain)
-    matrices = [p for p in network.parameters() if p.ndim >= 2 and p.numel() > model.d_model]
+    optimiser = new_optimiser(network, training)
+    average = [part(p).clone() for p in network.parameters()] if training.ema_decay else None
+    skipped = torch.zeros(2, dtype=torch.long, device=processes.device)
+    return State(network, objective, optimiser, average, 0, skipped)
+
+
+def new_optimiser(network: MoiraiMoE, training: TrainConfig) -> torch.optim.AdamW:
+    """AdamW of all parameters that are to be trained, with weight decay on matrices alone."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2 and p.numel() > network.config.d_model]
     chosen = set(matrices)
-    others = [p for p in network.parameters() if p not in chosen]
+    others = [parameter for parameter in trained if parameter not in chosen]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": training.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(
-        groups, lr=training.learning_rate, betas=training.betas, fused=True
-    )
-    average = [part(p).clone() for p in network.parameters()] if training.ema_decay else None
-    skipped = torch.zeros(2, dtype=torch.long, device=processes.device)
-    return State(network, objective, optimiser, average, 0, skipped)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 def final_network(state: State, processes: Processes) -> MoiraiMoE:

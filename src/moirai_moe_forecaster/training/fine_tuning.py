@@ -1,0 +1,340 @@
+"""Fine-tuning: train a copy of a network on a user's own series, and keep what forecasts best."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from moirai_moe_forecaster.adapters_file import Adapters, fingerprint
+from moirai_moe_forecaster.config import Precision, TrainConfig
+from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, check_count
+from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.series import read_series
+from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.training.held_out import HeldOut, default_horizon, split
+from moirai_moe_forecaster.training.judging import Evaluation, evaluate
+from moirai_moe_forecaster.training.loop import MOST_SKIPPED_STEPS
+from moirai_moe_forecaster.training.loop import learning_rate as scheduled_rate
+from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
+from moirai_moe_forecaster.training.metrics import METRICS_FILE, append
+from moirai_moe_forecaster.training.objective import Objective, micro_batch
+from moirai_moe_forecaster.training.own_windows import OwnWindows
+from moirai_moe_forecaster.training.packing import TrainingBatch
+from moirai_moe_forecaster.training.processes import Processes
+from moirai_moe_forecaster.training.state import State, new_optimiser
+from moirai_moe_forecaster.training.step import StepResult, train_step
+from moirai_moe_forecaster.training.stopping import TERMINATED, TIME_IS_UP, Stop
+from moirai_moe_forecaster.training.trained import Mode, choose_trained, trained_parameters
+from moirai_moe_forecaster.training.tuning_progress import (
+    Progress,
+    holds_progress,
+    load_progress,
+    save_progress,
+)
+from moirai_moe_forecaster.training.tuning_report import TuningReport
+
+log = logging.getLogger(__name__)
+
+RATES: dict[str, float] = {"lora": 5e-4, "full": 1e-4, "head": 5e-4, "router": 1e-3}
+EVALUATIONS = 8
+AVERAGE_DECAY = 0.9
+WARMUP_STEPS = 10
+DECAY_SHARE = 0.7
+WEIGHT_DECAY = 0.01
+MICRO_BATCH_TOKENS = 8192
+
+Callback = Callable[[Evaluation], bool | None]
+
+
+def fine_tune(
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    *,
+    horizon: int | None = None,
+    mode: Mode = "lora",
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    validation: Any = "time",
+    max_steps: int = 200,
+    learning_rate: float | None = None,
+    patience: int = 3,
+    batch_size: int | None = None,
+    freeze: Sequence[str] = (),
+    lora: LoraConfig | Mapping[str, Any] | None = None,
+    context_length: int | None = None,
+    precision: Precision = "float32",
+    minutes: float | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool = True,
+    random_state: RandomState = None,
+) -> MoiraiMoEPipeline:
+    """Do the work of `MoiraiMoEPipeline.fine_tune`, which describes it."""
+    series = read_series(y, 0, past_covariates, future_covariates).series
+    ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
+    divided = split(series, check_count("horizon", ahead), validation)
+    config = _lora_config(lora, mode)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    training = _training(max_steps, learning_rate or RATES.get(mode, 0.0), precision)
+    seed = draw_seed(random_state)
+    length = pipeline.max_context_length
+    if context_length is not None:
+        length = min(check_count("context_length", context_length), length)
+    windows = OwnWindows(
+        divided.training, pipeline.config, batch_size, length, training.series_balance, seed
+    )
+    network = copy.deepcopy(pipeline.network).float().train()
+    total = sum(parameter.numel() for parameter in network.parameters())
+    kept = [freeze] if isinstance(freeze, str) else freeze
+    names = choose_trained(network, mode, kept, config, seed)
+    state = _new_state(network, training)
+    settings = {
+        "mode": mode,
+        "horizon": ahead,
+        "trained": names,
+        "lora": config.to_dict() if mode == "lora" else None,
+        "base": fingerprint(pipeline.network),
+        "windows": len(divided.validation),
+    }
+    folder, found = _start(output, resume, settings, state, training)
+    tuning = _Tuning(
+        state,
+        found,
+        training,
+        windows,
+        divided.validation,
+        ahead,
+        length,
+        check_count("patience", patience),
+        folder,
+        tuple(callbacks),
+    )
+    with (
+        Stop(minutes) as stop,
+        tqdm(total=max_steps, initial=state.step, disable=not progress, unit="step") as bar,
+    ):
+        reason = tuning.run(stop, bar)
+    log.info("fine-tuning ended: %s", reason)
+    found.restore(network)
+    adapters = _adapters(pipeline, network, settings)
+    report = TuningReport(
+        mode=mode,
+        trained=names,
+        trained_parameters=trained_parameters(network),
+        parameters=total,
+        steps=state.step,
+        best_step=found.best_step,
+        windows=len(divided.validation),
+        horizon=ahead,
+        seconds=found.seconds,
+        reason=reason,
+        history=tuple(found.history),
+        losses=tuple(found.losses),
+    )
+    if found.history and not report.improved:
+        log.warning("validation did not improve: the zero-shot weights are returned")
+    merge_lora(network)
+    dtype = next(pipeline.network.parameters()).dtype
+    network.requires_grad_(True).to(dtype)
+    tuned = MoiraiMoEPipeline(network, pipeline.info)
+    tuned.memory_budget = pipeline.memory_budget
+    tuned.adapters, tuned.tuning = adapters, report
+    return tuned
+
+
+@dataclass
+class _Tuning:
+    """One run: `state` and `progress` are what it changes."""
+
+    state: State
+    progress: Progress
+    training: TrainConfig
+    windows: OwnWindows
+    validation: list[HeldOut]
+    horizon: int
+    context_length: int
+    patience: int
+    folder: Path | None
+    callbacks: tuple[Callback, ...]
+
+    def run(self, stop: Stop, bar: tqdm[Any]) -> str:
+        """Take steps until something ends them; return what it was."""
+        started = time.perf_counter() - self.progress.seconds
+        if self.validation and not self.progress.history:
+            self._judge(None, bar)
+        reason, results = "", []
+        while not reason and self.state.step < self.training.steps:
+            results.append(self._step())
+            bar.update()
+            due = self.state.step % self.training.validate_every == 0
+            if int(self.state.skipped[1]) >= MOST_SKIPPED_STEPS:
+                reason = "diverged: the loss was not finite for several steps"
+            elif stop.reason in (SIGINT, SIGTERM):
+                reason = "interrupted"
+            elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
+                reason = self._judge(results, bar) or ("time is up" if stop.reason else "")
+                results = []
+            if (due or reason) and not reason.startswith("diverged"):
+                self.progress.seconds = time.perf_counter() - started
+                self._save()
+        self.progress.seconds = time.perf_counter() - started
+        if stop.reason == SIGTERM:
+            raise SystemExit(TERMINATED)
+        return reason or f"all {self.training.steps} steps are done"
+
+    def _step(self) -> StepResult:
+        state, device = self.state, next(self.state.network.parameters()).device
+        whole = self.windows.batch(state.step)
+        patches = self.windows.model.output_patches
+        batches = [micro_batch(part, patches).to(device) for part in _parts(whole)]
+        rate = scheduled_rate(self.training, state.step)
+        return train_step(state, batches, self.training, rate, Processes(0, 1, device))
+
+    def _judge(self, results: Sequence[StepResult] | None, bar: tqdm[Any]) -> str:
+        """Score the present weights; return why to stop, or nothing."""
+        metrics: dict[str, Any] = {"step": self.state.step}
+        if results:
+            losses = torch.stack([result.loss for result in results]).nanmean()
+            self.progress.losses.append(float(losses))
+            metrics |= {
+                "loss": float(losses),
+                "gradient_norm": float(results[-1].gradient_norm),
+                "learning_rate": scheduled_rate(self.training, self.state.step - 1),
+                "skipped": int(self.state.skipped[0]),
+            }
+        found = None
+        if self.validation:
+            with self._averaged():
+                found = self._evaluate()
+                metrics["relative_loss"] = self.progress.add(found, self.state.network)
+            metrics |= {"wql": found.wql, "scaled_loss": found.scaled, "coverage": found.coverage}
+            bar.set_postfix(relative=f"{metrics['relative_loss']:.3f}", refresh=False)
+        else:
+            with self._averaged():
+                self.progress.keep(self.state)
+        log.info("step %d: %s", self.state.step, metrics)
+        if self.folder is not None:
+            append(self.folder / METRICS_FILE, metrics)
+        if found is None:
+            return ""
+        if any([callback(found) for callback in self.callbacks]):
+            return "a callback asked to stop"
+        if self.progress.since_best() >= self.patience:
+            return f"no improvement in {self.patience} evaluations"
+        return ""
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Before the first step there is nothing to average."""
+        return self.state.averaged() if self.state.step else nullcontext()
+
+    def _evaluate(self) -> Evaluation:
+        network = self.state.network
+        try:
+            return evaluate(
+                network, self.validation, self.horizon, self.context_length, self.state.step
+            )
+        finally:
+            network.train()
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            device = next(self.state.network.parameters()).device
+            save_progress(
+                self.folder, self.progress, self.state, self.training, Processes(0, 1, device)
+            )
+
+
+def _new_state(network: MoiraiMoE, training: TrainConfig) -> State:
+    skipped = torch.zeros(2, dtype=torch.long, device=next(network.parameters()).device)
+    optimiser = new_optimiser(network, training)
+    average = [parameter.detach().clone() for parameter in network.parameters()]
+    return State(network, Objective(network), optimiser, average, 0, skipped)
+
+
+def _start(
+    output: str | Path | None,
+    resume: bool,
+    settings: dict[str, Any],
+    state: State,
+    training: TrainConfig,
+) -> tuple[Path | None, Progress]:
+    """Check the folder, and begin or go on."""
+    if output is None:
+        if resume:
+            raise InvalidInputError("resume=True needs the output folder of the run to go on with")
+        return None, Progress(settings)
+    folder = Path(output).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: the output must be a folder")
+    if not resume and holds_progress(folder):
+        raise CheckpointError(f"{folder} holds a run: pass resume=True or another folder")
+    progress = load_progress(folder, settings, state, training) if resume else Progress(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, progress
+
+
+def _parts(batch: TrainingBatch) -> list[TrainingBatch]:
+    """Cut a batch into micro-batches by rows, to bound memory."""
+    rows = max(MICRO_BATCH_TOKENS // batch.weights.shape[1], 1)
+    tokens = zip(*(tensor.split(rows) for tensor in batch.tokens), strict=True)
+    weights = batch.weights.split(rows)
+    return [TrainingBatch(TokenBatch(*part), w) for part, w in zip(tokens, weights, strict=True)]
+
+
+def _adapters(
+    pipeline: MoiraiMoEPipeline, network: MoiraiMoE, settings: dict[str, Any]
+) -> Adapters | None:
+    """What was trained, apart from the checkpoint; nothing where that is all of it."""
+    if settings["mode"] == "full":
+        return None
+    tensors = lora_state(network)
+    if settings["mode"] != "lora":
+        own = network.state_dict()
+        tensors = {name: own[name].cpu().clone() for name in settings["trained"]}
+    info = pipeline.info if pipeline.tuning is None else None
+    base = None if info is None else info.source if info.name != "bundled" else "bundled"
+    revision = None if info is None else info.revision
+    about = {name: settings[name] for name in ("mode", "horizon", "lora")}
+    return Adapters(tensors, base, revision, settings["base"], about)
+
+
+def _lora_config(lora: LoraConfig | Mapping[str, Any] | None, mode: str) -> LoraConfig:
+    if lora is not None and mode != "lora":
+        raise InvalidInputError(f"lora={lora!r} is for mode='lora', got mode={mode!r}")
+    if isinstance(lora, Mapping):
+        return LoraConfig.from_dict(lora)
+    if lora is not None and not isinstance(lora, LoraConfig):
+        raise InvalidInputError(
+            f"lora must be a LoraConfig or a mapping of its fields, got {lora!r}"
+        )
+    return lora or LoraConfig()
+
+
+def _training(
+    max_steps: int, learning_rate: float, precision: Precision
+) -> TrainConfig:
+    steps = check_count("max_steps", max_steps)
+    return TrainConfig(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup_steps=WARMUP_STEPS,
+        decay_share=DECAY_SHARE,
+        weight_decay=WEIGHT_DECAY,
+        ema_decay=AVERAGE_DECAY,
+        precision=precision,
+        validate_every=max(steps // EVALUATIONS, 1),
+    )
