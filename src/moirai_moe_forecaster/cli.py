@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moirai_moe_forecaster import __version__, cli_backtest, cli_pretrain
+from moirai_moe_forecaster import __version__, cli_backtest, cli_finetune, cli_pretrain
 from moirai_moe_forecaster.errors import MissingExtraError, MoiraiMoEError
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_info(commands)
     _add_backtest(commands)
+    _add_finetune(commands)
     _add_pretrain(commands)
     return parser
 
@@ -134,6 +135,18 @@ def _add_backtest(commands: Any) -> None:
         cli_backtest.EPILOG,
     )
     cli_backtest.add_arguments(parser)
+    _add_model(parser)
+
+
+def _add_finetune(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "finetune",
+        cli_finetune.run,
+        "train a checkpoint on your own series, and keep it if its forecasts get better",
+        cli_finetune.EPILOG,
+    )
+    cli_finetune.add_arguments(parser)
     _add_model(parser)
 
 

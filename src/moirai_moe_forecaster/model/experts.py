@@ -62,12 +62,12 @@ class Experts(nn.Module):
 
     def _on_gpu(self, x: Tensor, ends: Tensor) -> Tensor:
         """Do the same by two grouped products, for which the host need not know the groups."""
-        weight_in, weight_out = self.weight_in, self.weight_out
+        weights = self.weight_in, self.weight_out
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         else:
-            dtype = weight_in.dtype
-        weight_in, weight_out = weight_in.to(dtype).mT, weight_out.to(dtype).mT
+            dtype = weights[0].dtype
+        weight_in, weight_out = (weight.to(dtype).mT for weight in weights)
         gate, linear = F.grouped_mm(x.to(dtype), weight_in, offs=ends).chunk(2, -1)
         return F.grouped_mm(F.silu(gate) * linear, weight_out, offs=ends)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.adapters_file import Adapters, fingerprint
+from moirai_moe_forecaster.adapters_file import BUNDLED, Adapters, fingerprint
 from moirai_moe_forecaster.config import Precision, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, check_count
@@ -33,7 +34,7 @@ from moirai_moe_forecaster.training.objective import Objective, micro_batch
 from moirai_moe_forecaster.training.own_windows import OwnWindows
 from moirai_moe_forecaster.training.packing import TrainingBatch
 from moirai_moe_forecaster.training.processes import Processes
-from moirai_moe_forecaster.training.state import State, new_optimiser
+from moirai_moe_forecaster.training.state import State, new_optimiser, saved_settings
 from moirai_moe_forecaster.training.step import StepResult, train_step
 from moirai_moe_forecaster.training.stopping import TERMINATED, TIME_IS_UP, Stop
 from moirai_moe_forecaster.training.trained import Mode, choose_trained, trained_parameters
@@ -47,12 +48,19 @@ from moirai_moe_forecaster.training.tuning_report import TuningReport
 
 log = logging.getLogger(__name__)
 
-RATES: dict[str, float] = {"lora": 5e-4, "full": 1e-4, "head": 5e-4, "router": 1e-3}
+# the first keeps what a finely annealed checkpoint knows, the second learns what it has never seen
+RATES: dict[str, tuple[float, ...]] = {
+    "lora": (5e-4, 3e-3),
+    "full": (1e-4, 6e-4),
+    "head": (5e-4, 3e-3),
+    "router": (5e-4, 3e-3),
+}
 EVALUATIONS = 8
 AVERAGE_DECAY = 0.9
 WARMUP_STEPS = 10
 DECAY_SHARE = 0.7
 WEIGHT_DECAY = 0.01
+SERIES_BALANCE = 0.5
 MICRO_BATCH_TOKENS = 8192
 
 Callback = Callable[[Evaluation], bool | None]
@@ -67,11 +75,11 @@ def fine_tune(
     past_covariates: Any = None,
     future_covariates: Any = None,
     validation: Any = "time",
-    max_steps: int = 200,
+    max_steps: int = 240,
     learning_rate: float | None = None,
     patience: int = 3,
     batch_size: int | None = None,
-    freeze: Sequence[str] = (),
+    freeze: str | Sequence[str] = (),
     lora: LoraConfig | Mapping[str, Any] | None = None,
     context_length: int | None = None,
     precision: Precision = "float32",
@@ -87,70 +95,103 @@ def fine_tune(
     ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
     divided = split(series, check_count("horizon", ahead), validation)
     config = _lora_config(lora, mode)
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-    training = _training(max_steps, learning_rate or RATES.get(mode, 0.0), precision)
+    for name, count in (("batch_size", batch_size), ("context_length", context_length)):
+        if count is not None:
+            check_count(name, count)
+    length = min(context_length or pipeline.max_context_length, pipeline.max_context_length)
     seed = draw_seed(random_state)
-    length = pipeline.max_context_length
-    if context_length is not None:
-        length = min(check_count("context_length", context_length), length)
     windows = OwnWindows(
-        divided.training, pipeline.config, batch_size, length, training.series_balance, seed
+        divided.training, pipeline.config, batch_size, length, SERIES_BALANCE, seed
     )
-    network = copy.deepcopy(pipeline.network).float().train()
-    total = sum(parameter.numel() for parameter in network.parameters())
+    folder = _folder(output, resume)
     kept = [freeze] if isinstance(freeze, str) else freeze
-    names = choose_trained(network, mode, kept, config, seed)
-    state = _new_state(network, training)
-    settings = {
-        "mode": mode,
-        "horizon": ahead,
-        "trained": names,
-        "lora": config.to_dict() if mode == "lora" else None,
-        "base": fingerprint(pipeline.network),
-        "windows": len(divided.validation),
-    }
-    folder, found = _start(output, resume, settings, state, training)
-    tuning = _Tuning(
-        state,
-        found,
-        training,
-        windows,
-        divided.validation,
-        ahead,
-        length,
-        check_count("patience", patience),
-        folder,
-        tuple(callbacks),
-    )
-    with (
-        Stop(minutes) as stop,
-        tqdm(total=max_steps, initial=state.step, disable=not progress, unit="step") as bar,
-    ):
+
+    def begin(rate: float) -> _Tuning:
+        network = copy.deepcopy(pipeline.network).float().train()
+        names = choose_trained(network, mode, kept, config, seed)
+        settings = {
+            "mode": mode,
+            "horizon": ahead,
+            "trained": names,
+            "lora": config.to_dict() if mode == "lora" else None,
+            "base": fingerprint(pipeline.network),
+            "windows": len(divided.validation),
+        }
+        training = _training(max_steps, rate, precision)
+        return _Tuning(
+            state=_new_state(network, training),
+            progress=Progress(settings),
+            training=training,
+            windows=windows,
+            validation=divided.validation,
+            horizon=ahead,
+            context_length=length,
+            patience=check_count("patience", patience),
+            folder=folder,
+            callbacks=tuple(callbacks),
+        )
+
+    rates = (learning_rate,) if learning_rate is not None else RATES.get(mode, (1e-3,))
+    if resume and folder is not None:
+        rates = (learning_rate or saved_settings(folder)["learning_rate"],)
+    with Stop(minutes) as stop, tqdm(total=max_steps, disable=not progress, unit="step") as bar:
+        tuning = begin(rates[0])
+        if resume and folder is not None:
+            tuning.progress = load_progress(
+                folder, tuning.progress.settings, tuning.state, tuning.training
+            )
+            bar.update(tuning.state.step)
+        elif len(rates) > 1 and divided.validation:
+            tuning = _better_rate(tuning, [begin(rate) for rate in rates[1:]], stop, bar)
         reason = tuning.run(stop, bar)
-    log.info("fine-tuning ended: %s", reason)
-    found.restore(network)
-    adapters = _adapters(pipeline, network, settings)
-    report = TuningReport(
-        mode=mode,
-        trained=names,
-        trained_parameters=trained_parameters(network),
-        parameters=total,
-        steps=state.step,
-        best_step=found.best_step,
-        windows=len(divided.validation),
-        horizon=ahead,
-        seconds=found.seconds,
-        reason=reason,
-        history=tuple(found.history),
-        losses=tuple(found.losses),
-    )
-    if found.history and not report.improved:
-        log.warning("validation did not improve: the zero-shot weights are returned")
+    return _result(pipeline, tuning, reason)
+
+
+def _better_rate(first: _Tuning, others: Sequence[_Tuning], stop: Stop, bar: tqdm[Any]) -> _Tuning:
+    """Try learning rates up to the first evaluation, and go on with the one that forecasts best."""
+    bar.total = (bar.total or 0) + len(others) * first.training.validate_every
+    best = first
+    for tuning in (first, *others):
+        if tuning is not first:
+            tuning.progress.start_from(first.progress, tuning.state)
+        tuning.run(stop, bar, until=tuning.training.validate_every)
+        if tuning.found < best.found:
+            best = tuning
+    log.info("learning rate %g is the best of those tried", best.training.learning_rate)
+    best.progress.seconds = sum(tuning.progress.seconds for tuning in (first, *others))
+    return best
+
+
+def _result(pipeline: MoiraiMoEPipeline, tuning: _Tuning, reason: str) -> MoiraiMoEPipeline:
+    """Put the best weights into a pipeline of their own."""
+    network, progress = tuning.state.network, tuning.progress
+    progress.restore(network)
+    # before the adapters are merged, when their weights count twice
+    count = trained_parameters(network)
+    adapters = _adapters(pipeline, network, progress.settings)
     merge_lora(network)
-    dtype = next(pipeline.network.parameters()).dtype
-    network.requires_grad_(True).to(dtype)
-    tuned = MoiraiMoEPipeline(network, pipeline.info)
+    report = TuningReport(
+        mode=progress.settings["mode"],
+        trained=progress.settings["trained"],
+        trained_parameters=count,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        steps=tuning.state.step,
+        best_step=progress.best_step,
+        windows=len(tuning.validation),
+        horizon=tuning.horizon,
+        seconds=progress.seconds,
+        reason=reason,
+        history=tuple(progress.history),
+        losses=tuple(progress.losses),
+    )
+    log.info("%s", report)
+    if progress.history and not report.improved:
+        log.warning("validation did not improve: the zero-shot weights are returned")
+    network.requires_grad_(True).to(next(pipeline.network.parameters()).dtype)
+    info = pipeline.info
+    if info is not None:
+        info = info._replace(name=f"{info.name}, fine-tuned")
+    tuned = MoiraiMoEPipeline(network, info)
     tuned.memory_budget = pipeline.memory_budget
     tuned.adapters, tuned.tuning = adapters, report
     return tuned
@@ -170,14 +211,23 @@ class _Tuning:
     patience: int
     folder: Path | None
     callbacks: tuple[Callback, ...]
+    reason: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self, stop: Stop, bar: tqdm[Any]) -> str:
-        """Take steps until something ends them; return what it was."""
+    @property
+    def found(self) -> float:
+        """Losses of the last evaluation relative to zero-shot."""
+        history = self.progress.history
+        return history[-1].relative_to(history[0]) if len(history) > 1 else math.inf
+
+    def run(self, stop: Stop, bar: tqdm[Any], until: int | None = None) -> str:
+        """Take steps until something ends them, or up to one of them; return what it was."""
+        steps = self.training.steps if until is None else until
         started = time.perf_counter() - self.progress.seconds
         if self.validation and not self.progress.history:
             self._judge(None, bar)
-        reason, results = "", []
-        while not reason and self.state.step < self.training.steps:
+        reason, results = self.reason, []
+        while not reason and self.state.step < steps:
             results.append(self._step())
             bar.update()
             due = self.state.step % self.training.validate_every == 0
@@ -188,13 +238,16 @@ class _Tuning:
             elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
                 reason = self._judge(results, bar) or ("time is up" if stop.reason else "")
                 results = []
-            if (due or reason) and not reason.startswith("diverged"):
-                self.progress.seconds = time.perf_counter() - started
+            self.progress.seconds = time.perf_counter() - started
+            if until is None and (due or reason) and not reason.startswith("diverged"):
                 self._save()
-        self.progress.seconds = time.perf_counter() - started
+        if not self.validation:
+            with self._averaged():
+                self.progress.keep(self.state)
         if stop.reason == SIGTERM:
             raise SystemExit(TERMINATED)
-        return reason or f"all {self.training.steps} steps are done"
+        self.reason = reason
+        return reason or f"all {steps} steps are done"
 
     def _step(self) -> StepResult:
         state, device = self.state, next(self.state.network.parameters()).device
@@ -220,15 +273,11 @@ class _Tuning:
         if self.validation:
             with self._averaged():
                 found = self._evaluate()
-                metrics["relative_loss"] = self.progress.add(found, self.state.network)
+                metrics["relative_loss"] = self.progress.add(found, self.state)
             metrics |= {"wql": found.wql, "scaled_loss": found.scaled, "coverage": found.coverage}
             bar.set_postfix(relative=f"{metrics['relative_loss']:.3f}", refresh=False)
-        else:
-            with self._averaged():
-                self.progress.keep(self.state)
         log.info("step %d: %s", self.state.step, metrics)
-        if self.folder is not None:
-            append(self.folder / METRICS_FILE, metrics)
+        self.lines.append(metrics)
         if found is None:
             return ""
         if any([callback(found) for callback in self.callbacks]):
@@ -252,6 +301,10 @@ class _Tuning:
 
     def _save(self) -> None:
         if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for metrics in self.lines:
+                append(self.folder / METRICS_FILE, metrics)
+            self.lines.clear()
             device = next(self.state.network.parameters()).device
             save_progress(
                 self.folder, self.progress, self.state, self.training, Processes(0, 1, device)
@@ -261,30 +314,21 @@ class _Tuning:
 def _new_state(network: MoiraiMoE, training: TrainConfig) -> State:
     skipped = torch.zeros(2, dtype=torch.long, device=next(network.parameters()).device)
     optimiser = new_optimiser(network, training)
-    average = [parameter.detach().clone() for parameter in network.parameters()]
+    average = [p.detach().clone() for p in network.parameters() if p.requires_grad]
     return State(network, Objective(network), optimiser, average, 0, skipped)
 
 
-def _start(
-    output: str | Path | None,
-    resume: bool,
-    settings: dict[str, Any],
-    state: State,
-    training: TrainConfig,
-) -> tuple[Path | None, Progress]:
-    """Check the folder, and begin or go on."""
+def _folder(output: str | Path | None, resume: bool) -> Path | None:
     if output is None:
         if resume:
             raise InvalidInputError("resume=True needs the output folder of the run to go on with")
-        return None, Progress(settings)
+        return None
     folder = Path(output).expanduser()
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file: the output must be a folder")
     if not resume and holds_progress(folder):
         raise CheckpointError(f"{folder} holds a run: pass resume=True or another folder")
-    progress = load_progress(folder, settings, state, training) if resume else Progress(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder, progress
+    return folder
 
 
 def _parts(batch: TrainingBatch) -> list[TrainingBatch]:
@@ -305,9 +349,13 @@ def _adapters(
     if settings["mode"] != "lora":
         own = network.state_dict()
         tensors = {name: own[name].cpu().clone() for name in settings["trained"]}
-    info = pipeline.info if pipeline.tuning is None else None
-    base = None if info is None else info.source if info.name != "bundled" else "bundled"
-    revision = None if info is None else info.revision
+    info = pipeline.info if pipeline.tuning is None and pipeline.adapters is None else None
+    base = revision = None
+    if info is not None:
+        local = info.revision is None and info.name != BUNDLED
+        base = BUNDLED if info.name == BUNDLED else info.source
+        base = str(Path(base).resolve()) if local else base
+        revision = info.revision
     about = {name: settings[name] for name in ("mode", "horizon", "lora")}
     return Adapters(tensors, base, revision, settings["base"], about)
 
@@ -324,9 +372,7 @@ def _lora_config(lora: LoraConfig | Mapping[str, Any] | None, mode: str) -> Lora
     return lora or LoraConfig()
 
 
-def _training(
-    max_steps: int, learning_rate: float, precision: Precision
-) -> TrainConfig:
+def _training(max_steps: int, learning_rate: float, precision: Precision) -> TrainConfig:
     steps = check_count("max_steps", max_steps)
     return TrainConfig(
         steps=steps,

@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> float:
-    """Mean over rows of their loss per observed label, in mean absolute deviations of the context."""
+    """Mean over rows of their loss per label, in mean absolute deviations of the context."""
     deviation = np.array([np.nanmean(np.abs(row - np.nanmean(row))) for row in contexts])
     unit = deviation * (~np.isnan(labels)).sum(1)
     usable = unit > 0

@@ -1,4 +1,4 @@
-"""How far a fine-tuning has come: its scores, the best weights so far, and the files to go on from."""
+"""How far a fine-tuning has come: scores, best weights so far, and the files to go on from."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Progress:
     best_step: int = 0
     seconds: float = 0.0
 
-    def add(self, evaluation: Evaluation, network: nn.Module) -> float:
+    def add(self, evaluation: Evaluation, state: State) -> float:
         """Take an evaluation in, and the weights if they are the best so far.
 
         Returns
@@ -63,13 +63,16 @@ class Progress:
         ratio = evaluation.relative_to(self.history[0])
         threshold = self.best_ratio - (LEAST_GAIN if self.best_step == 0 else 0.0)
         if len(self.history) == 1 or ratio < threshold:
-            self.best = trained(network)
-            self.best_step = evaluation.step
+            self.best, self.best_step = _copied(state), evaluation.step
         return ratio
+
+    def start_from(self, other: Progress, state: State) -> None:
+        """Take the scores of zero-shot over from a run that begins alike."""
+        self.history, self.best = other.history[:1], _copied(state)
 
     def keep(self, state: State) -> None:
         """Take the present weights for the best, as without validation the last ones are."""
-        self.best, self.best_step = trained(state.network), state.step
+        self.best, self.best_step = _copied(state), state.step
 
     @property
     def best_ratio(self) -> float:
@@ -89,13 +92,8 @@ class Progress:
                 parameter.copy_(self.best[name])
 
 
-def trained(network: nn.Module) -> dict[str, Tensor]:
-    """Copy the parameters that are trained."""
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad
-    }
+def _copied(state: State) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in state.trained.items()}
 
 
 def save_progress(

@@ -1,4 +1,4 @@
-"""What a fine-tuning did, in numbers: which weights were trained, and forecasts before and after."""
+"""What a fine-tuning did, in numbers: weights that were trained, scores before and after."""
 
 from __future__ import annotations
 
