@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moirai_moe_forecaster.cli_backtest import FORMATS, ID, TARGET, TIMESTAMP, read_table
+from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")
 WHOLE, ADAPTERS = "model", "adapters"
@@ -114,6 +115,8 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Fine-tune, print what it brought, and write the result."""
+    if arguments.mode == "full" and arguments.write == ADAPTERS:
+        raise ConfigError("mode 'full' changes all weights and has no adapters: leave --write out")
     y = read_table(arguments.data, arguments.id, arguments.timestamp, arguments.target)
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 

@@ -357,7 +357,7 @@ class MoiraiMoEPipeline:
         Parameters
         ----------
         y : array, Series, DataFrame, or list of these
-            As for `predict`. Series of two observed points and more can be trained on.
+            As for `predict`. Series of three observed points and more can be trained on.
         horizon : int, optional
             Steps ahead that will be forecast: the length of held-out windows. By default what one
             pass predicts, but not more than a fifth of the median length.

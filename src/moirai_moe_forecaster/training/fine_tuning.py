@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -62,6 +62,7 @@ DECAY_SHARE = 0.7
 WEIGHT_DECAY = 0.01
 SERIES_BALANCE = 0.5
 MICRO_BATCH_TOKENS = 8192
+DIVERGED = "diverged: the loss was not finite for several steps"
 
 Callback = Callable[[Evaluation], bool | None]
 
@@ -232,14 +233,14 @@ class _Tuning:
             bar.update()
             due = self.state.step % self.training.validate_every == 0
             if int(self.state.skipped[1]) >= MOST_SKIPPED_STEPS:
-                reason = "diverged: the loss was not finite for several steps"
-            elif stop.reason in (SIGINT, SIGTERM):
-                reason = "interrupted"
+                reason = DIVERGED
             elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
-                reason = self._judge(results, bar) or ("time is up" if stop.reason else "")
+                reason = self._judge(results, bar)
                 results = []
+            if stop.reason:
+                reason = reason or ("time is up" if stop.reason == TIME_IS_UP else "interrupted")
             self.progress.seconds = time.perf_counter() - started
-            if until is None and (due or reason) and not reason.startswith("diverged"):
+            if until is None and (due or reason) and reason != DIVERGED:
                 self._save()
         if not self.validation:
             with self._averaged():

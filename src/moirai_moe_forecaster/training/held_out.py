@@ -13,7 +13,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.series import Series, read_series
 
 FEWEST_BEFORE = 4
-FEWEST_OBSERVED = 2
+FEWEST_OBSERVED = 3
 ENOUGH_WINDOWS = 64
 MOST_WINDOWS = 256
 LARGEST_HELD_OUT = 0.2

@@ -26,7 +26,7 @@ class OwnWindows:
     """Training batches of any step, from the seed and the step alone.
 
     A window is cut into a context and what follows it as a forecast would be: the context ends with
-    a patch. So every series of two points can be learned from, and each place in it takes every
+    a patch. So short series can be learned from, and each place in it takes every
     place in a patch.
 
     Parameters
@@ -59,7 +59,7 @@ class OwnWindows:
         self._series = [_filled(item, model) for item in series if can_be_learned(item)]
         if not self._series:
             raise InvalidInputError(
-                "there is nothing to fine-tune on: every series needs two observed points that are "
+                "there is nothing to fine-tune on: every series needs three observed points that are "
                 "not held out; give longer series"
             )
         lengths = np.array([item.target.shape[1] for item in self._series])
@@ -99,7 +99,7 @@ class OwnWindows:
             length = int(np.exp(generator.uniform(low, high)))
         start = int(generator.integers(available - length + 1))
         low, high = (round(share * length) for share in SHARE_OF_CONTEXT)
-        context = int(generator.integers(max(low, 1), max(min(high, length - 1), 1) + 1))
+        context = int(generator.integers(max(low, 2), max(min(high, length - 1), 2) + 1))
         beyond = -(length - context) % size
         parts = [part[:, start : start + length] for part in series]
         values = np.pad(np.concatenate(parts), ((0, 0), (0, beyond)), constant_values=np.nan)
