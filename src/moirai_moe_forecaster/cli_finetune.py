@@ -74,7 +74,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "(default: time)",
     )
     parser.add_argument(
-        "--steps", type=int, default=240, metavar="N", help="optimiser steps (default: 240)"
+        "--steps", type=int, default=400, metavar="N", help="optimiser steps (default: 400)"
     )
     parser.add_argument(
         "--learning-rate", type=float, metavar="R", help="highest rate (default: the better of two)"

@@ -334,7 +334,7 @@ class MoiraiMoEPipeline:
         past_covariates: Any = None,
         future_covariates: Any = None,
         validation: Any = "time",
-        max_steps: int = 240,
+        max_steps: int = 400,
         learning_rate: float | None = None,
         patience: int = 3,
         batch_size: int | None = None,
@@ -371,7 +371,7 @@ class MoiraiMoEPipeline:
             holds out that much of the end of each. Other series, given like y, or as a mapping of
             ``y`` and its covariates, are forecast at their ends. None trains on everything, for
             `max_steps`, and returns the last weights whether they are better or not.
-        max_steps : int, default=240
+        max_steps : int, default=400
             Optimiser steps; the learning rate falls to 0 towards the last.
         learning_rate : float, optional
             Highest rate of AdamW. By default two are tried for an eighth of the steps each, 5e-4

@@ -76,7 +76,7 @@ def fine_tune(
     past_covariates: Any = None,
     future_covariates: Any = None,
     validation: Any = "time",
-    max_steps: int = 240,
+    max_steps: int = 400,
     learning_rate: float | None = None,
     patience: int = 3,
     batch_size: int | None = None,

@@ -59,8 +59,8 @@ class OwnWindows:
         self._series = [_filled(item, model) for item in series if can_be_learned(item)]
         if not self._series:
             raise InvalidInputError(
-                "there is nothing to fine-tune on: every series needs three observed points that are "
-                "not held out; give longer series"
+                "there is nothing to fine-tune on: every series needs three observed points that "
+                "are not held out; give longer series"
             )
         lengths = np.array([item.target.shape[1] for item in self._series])
         self._chance = np.sqrt(lengths) / np.sqrt(lengths).sum()
