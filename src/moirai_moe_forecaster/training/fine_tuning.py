@@ -25,7 +25,7 @@ from moirai_moe_forecaster.inference.series import read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.held_out import HeldOut, default_horizon, split
-from moirai_moe_forecaster.training.judging import Evaluation, evaluate
+from moirai_moe_forecaster.training.judging import Evaluation, Losses, evaluate
 from moirai_moe_forecaster.training.loop import MOST_SKIPPED_STEPS
 from moirai_moe_forecaster.training.loop import learning_rate as scheduled_rate
 from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
@@ -262,10 +262,10 @@ class _Tuning:
         """Score the present weights; return why to stop, or nothing."""
         metrics: dict[str, Any] = {"step": self.state.step}
         if results:
-            losses = torch.stack([result.loss for result in results]).nanmean()
-            self.progress.losses.append(float(losses))
+            loss = float(torch.stack([result.loss for result in results]).nanmean())
+            self.progress.losses.append(loss)
             metrics |= {
-                "loss": float(losses),
+                "loss": loss,
                 "gradient_norm": float(results[-1].gradient_norm),
                 "learning_rate": scheduled_rate(self.training, self.state.step - 1),
                 "skipped": int(self.state.skipped[0]),
@@ -273,8 +273,8 @@ class _Tuning:
         found = None
         if self.validation:
             with self._averaged():
-                found = self._evaluate()
-                metrics["relative_loss"] = self.progress.add(found, self.state)
+                found, losses = self._evaluate()
+                metrics["relative_loss"] = self.progress.add(found, losses, self.state)
             metrics |= {"wql": found.wql, "scaled_loss": found.scaled, "coverage": found.coverage}
             bar.set_postfix(relative=f"{metrics['relative_loss']:.3f}", refresh=False)
         log.info("step %d: %s", self.state.step, metrics)
@@ -291,7 +291,7 @@ class _Tuning:
         """Before the first step there is nothing to average."""
         return self.state.averaged() if self.state.step else nullcontext()
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self) -> tuple[Evaluation, Losses]:
         network = self.state.network
         try:
             return evaluate(

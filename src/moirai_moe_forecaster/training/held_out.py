@@ -15,7 +15,7 @@ from moirai_moe_forecaster.inference.series import Series, read_series
 FEWEST_BEFORE = 4
 FEWEST_OBSERVED = 3
 ENOUGH_WINDOWS = 64
-MOST_WINDOWS = 256
+MOST_WINDOWS = 512
 LARGEST_HELD_OUT = 0.2
 EXPECTED = (
     "'time', a fraction such as 0.2, None, series like y, or a mapping of y and its covariates"

@@ -21,6 +21,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.held_out import HeldOut
 
 PATHS = 20
+RESAMPLES = 400
 
 
 class Evaluation(NamedTuple):
@@ -58,6 +59,34 @@ class Evaluation(NamedTuple):
         return cls(values["step"], values["wql"], values["scaled"], coverage)
 
 
+class Losses(NamedTuple):
+    """What the losses of an evaluation are made of, per variate of a window.
+
+    Attributes
+    ----------
+    loss, size : ndarray, (row,)
+        Numerator and denominator of the WQL.
+    scaled : ndarray, (row,)
+        Loss per label in units of the deviation of the context; NaN where that is 0.
+    """
+
+    loss: Array
+    size: Array
+    scaled: Array
+
+    def better_than(self, other: Losses) -> float:
+        """Share of bootstrap samples of rows, the same for both, with lower losses than another's.
+
+        A WQL that hangs on a few large series differs from sample to sample: a gain in it alone
+        does not count for much.
+        """
+        draws = np.random.default_rng(0).integers(len(self.loss), size=(RESAMPLES, len(self.loss)))
+        wql = [part.loss[draws].sum(1) for part in (self, other)]
+        scaled = [np.nan_to_num(part.scaled)[draws].sum(1) for part in (self, other)]
+        product, others = (one * two for one, two in zip(wql, scaled, strict=True))
+        return float((product < others).mean())
+
+
 def evaluate(
     network: MoiraiMoE,
     windows: Sequence[HeldOut],
@@ -65,7 +94,7 @@ def evaluate(
     context_length: int | None,
     step: int,
     batch_size: int | None = None,
-) -> Evaluation:
+) -> tuple[Evaluation, Losses]:
     """Forecast windows and score all their variates.
 
     Parameters
@@ -106,20 +135,18 @@ def evaluate(
     rows = [row for context in contexts for row in context.T]
     prediction = Prediction(levels, found, found[:, levels.index(0.5)])
     terms = score_terms(labels, rows, 1, prediction, metrics)
-    return Evaluation(
-        step,
-        terms["WQL"].pooled(),
-        _scaled(terms["WQL"].numerator, rows, labels),
-        {percent: terms[f"coverage_{percent}"].pooled() for percent in COVERAGES},
-    )
+    losses = Losses(*terms["WQL"][:2], _scaled(terms["WQL"].numerator, rows, labels))
+    coverage = {percent: terms[f"coverage_{percent}"].pooled() for percent in COVERAGES}
+    scaled = losses.scaled[~np.isnan(losses.scaled)]
+    mean = float(scaled.mean()) if len(scaled) else math.nan
+    return Evaluation(step, terms["WQL"].pooled(), mean, coverage), losses
 
 
-def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> float:
-    """Mean over rows of their loss per label, in mean absolute deviations of the context."""
+def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> Array:
+    """Losses of rows per observed label, in mean absolute deviations of their contexts."""
     deviation = np.array([np.nanmean(np.abs(row - np.nanmean(row))) for row in contexts])
     unit = deviation * (~np.isnan(labels)).sum(1)
-    usable = unit > 0
-    return float((loss[usable] / unit[usable]).mean()) if usable.any() else math.nan
+    return np.divide(loss, unit, out=np.full(len(loss), np.nan), where=unit > 0)
 
 
 def _given(covariates: list[Array]) -> list[Array] | None:

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
-from moirai_moe_forecaster.training.judging import Evaluation
+from moirai_moe_forecaster.training.judging import Evaluation, Losses
 from moirai_moe_forecaster.training.processes import Processes
 from moirai_moe_forecaster.training.state import STATE_FILE, State, load_state, save_state
 
 BEST_FILE = "best.safetensors"
 LEAST_GAIN = 0.005
+CONFIDENCE = 0.9
+REFERENCE = "reference."
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Progress:
     best_step : int
     seconds : float
         Spent so far.
+    reference : Losses, optional
+        Of the zero-shot weights.
     """
 
     settings: dict[str, Any]
@@ -49,26 +53,33 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
     seconds: float = 0.0
+    reference: Losses | None = None
 
-    def add(self, evaluation: Evaluation, state: State) -> float:
+    def add(self, evaluation: Evaluation, losses: Losses, state: State) -> float:
         """Take an evaluation in, and the weights if they are the best so far.
 
         Returns
         -------
         float
             Its losses relative to zero-shot. Weights other than those must be better by
-            `LEAST_GAIN`, so that chance alone does not replace them.
+            `LEAST_GAIN`, and in `CONFIDENCE` of bootstrap samples, so that chance alone does not
+            replace them.
         """
         self.history.append(evaluation)
         ratio = evaluation.relative_to(self.history[0])
-        threshold = self.best_ratio - (LEAST_GAIN if self.best_step == 0 else 0.0)
-        if len(self.history) == 1 or ratio < threshold:
+        if self.reference is None:
+            self.reference, self.best = losses, _copied(state)
+        elif (
+            ratio < min(self.best_ratio, 1 - LEAST_GAIN)
+            and losses.better_than(self.reference) >= CONFIDENCE
+        ):
             self.best, self.best_step = _copied(state), evaluation.step
         return ratio
 
     def start_from(self, other: Progress, state: State) -> None:
         """Take the scores of zero-shot over from a run that begins alike."""
         self.history, self.best = other.history[:1], _copied(state)
+        self.reference = other.reference
 
     def keep(self, state: State) -> None:
         """Take the present weights for the best, as without validation the last ones are."""
@@ -109,9 +120,12 @@ def save_progress(
         "seconds": progress.seconds,
     }
     temporary = folder / (BEST_FILE + ".new")
-    best = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
+    if progress.reference is not None:
+        parts = progress.reference._asdict()
+        tensors |= {REFERENCE + name: torch.from_numpy(part) for name, part in parts.items()}
     try:
-        save_file(best, temporary, metadata={"progress": json.dumps(facts)})
+        save_file(tensors, temporary, metadata={"progress": json.dumps(facts)})
     except SafetensorError as error:
         raise CheckpointError(f"{temporary} could not be written: {error}") from error
     os.replace(temporary, folder / BEST_FILE)
@@ -131,7 +145,7 @@ def load_progress(
     try:
         with safe_open(folder / BEST_FILE, "pt") as file:
             facts = json.loads(file.metadata()["progress"])
-            best = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no fine-tuning to resume: {error}") from error
     wanted = json.loads(json.dumps(settings))
@@ -148,8 +162,11 @@ def load_progress(
         raise CheckpointError(f"the files in {folder} are of different steps: start anew")
     losses = facts["losses"][: len(kept) - 1]
     device = next(state.network.parameters()).device
-    best = {name: tensor.to(device) for name, tensor in best.items()}
-    return Progress(wanted, kept, losses, best, facts["best_step"], facts["seconds"])
+    best = {name: tensors[name].to(device) for name in tensors if not name.startswith(REFERENCE)}
+    parts = [tensors.get(REFERENCE + name) for name in Losses._fields]
+    reference = Losses(*(part.numpy() for part in parts if part is not None)) if kept else None
+    seconds = facts["seconds"]
+    return Progress(wanted, kept, losses, best, facts["best_step"], seconds, reference)
 
 
 def holds_progress(folder: Path) -> bool:
