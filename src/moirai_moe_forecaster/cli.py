@@ -15,6 +15,7 @@ from moirai_moe_forecaster import (
     __version__,
     cli_backtest,
     cli_demo,
+    cli_finetune,
     cli_forecast,
     cli_info,
     cli_pretrain,
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_forecast(commands)
     _add_backtest(commands)
     _add_routing(commands)
+    _add_finetune(commands)
     _add_pretrain(commands)
     return parser
 
@@ -126,6 +128,18 @@ def _add_backtest(commands: Any) -> None:
         cli_backtest.EPILOG,
     )
     cli_backtest.add_arguments(parser)
+    _add_model(parser)
+
+
+def _add_finetune(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "finetune",
+        cli_finetune.run,
+        "train a checkpoint on your own series, and keep it if its forecasts get better",
+        cli_finetune.EPILOG,
+    )
+    cli_finetune.add_arguments(parser)
     _add_model(parser)
 
 

@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.adapters_file import (
+    Adapters,
+    adapted_network,
+    holds_adapters,
+    load_adapted,
+    load_adapters,
+    save_adapters,
+)
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -37,10 +45,12 @@ from moirai_moe_forecaster.inference.rollout import (
     seeded_draw,
 )
 from moirai_moe_forecaster.inference.series import Series, read_series
+from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.training.tuning_report import TuningReport
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +75,10 @@ class MoiraiMoEPipeline:
         Bytes that a forecast may take beside its data and result; None is a quarter of what is
         free, on a CPU at most 512 MiB. It decides how many series go through the network together,
         not what is forecast.
+    adapters : Adapters, optional
+        What fine-tuning added to the checkpoint, apart from it.
+    tuning : TuningReport, optional
+        What fine-tuning did; printed, a table of scores before and after.
 
     Examples
     --------
@@ -80,6 +94,8 @@ class MoiraiMoEPipeline:
         self.network = network.eval()
         self.info = info
         self.memory_budget: int | None = None
+        self.adapters: Adapters | None = None
+        self.tuning: TuningReport | None = None
 
     @classmethod
     def from_pretrained(
@@ -112,8 +128,51 @@ class MoiraiMoEPipeline:
             If the device or the dtype is not known.
         """
         target, number = read_device(device), read_dtype(dtype)
-        checkpoint = load_checkpoint(name_or_path, revision=revision)
+        if name_or_path is not None and holds_adapters(name_or_path):
+            checkpoint = load_adapted(name_or_path)
+        else:
+            checkpoint = load_checkpoint(name_or_path, revision=revision)
         return cls(checkpoint.network.to(target, number), checkpoint.info)
+
+    def with_adapters(self, directory: str | Path) -> MoiraiMoEPipeline:
+        """Return a pipeline of this checkpoint with adapters that were trained on it.
+
+        `from_pretrained` does both at once where it can find the checkpoint again.
+
+        Parameters
+        ----------
+        directory : str or Path
+            What `save_adapters` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If there are none, or they belong to another checkpoint.
+        """
+        adapters = load_adapters(directory)
+        adapted = MoiraiMoEPipeline(adapted_network(self.network, adapters), self.info)
+        adapted.memory_budget, adapted.adapters = self.memory_budget, adapters
+        return adapted
+
+    def save_adapters(self, directory: str | Path) -> None:
+        """Write only what fine-tuning added to the checkpoint, not the checkpoint.
+
+        Parameters
+        ----------
+        directory : str or Path
+            `from_pretrained` takes it, and `with_adapters`.
+
+        Raises
+        ------
+        InvalidInputError
+            If this pipeline has no adapters: it was not fine-tuned, or in mode "full".
+        """
+        if self.adapters is None:
+            raise InvalidInputError(
+                "this pipeline has no adapters: fine-tune it in mode 'lora', 'head' or 'router', "
+                "or write the whole network with save_pretrained"
+            )
+        save_adapters(self.adapters, directory)
 
     def save_pretrained(
         self, directory: str | Path, layout: Literal["native", "official"] = "native"
@@ -325,6 +384,7 @@ class MoiraiMoEPipeline:
 
     predict_df = predict_df
     embed = embed
+    fine_tune = fine_tune
 
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:

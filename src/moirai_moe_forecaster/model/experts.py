@@ -43,7 +43,7 @@ class Experts(nn.Module):
         results return to the tokens' order before they are weighted and summed, which makes the
         sum independent of the other tokens.
         """
-        per_token, num_experts = routing.experts.shape[-1], len(self.weight_in)
+        per_token, num_experts = routing.experts.shape[-1], routing.scores.shape[-1]
         chosen, order = routing.experts.flatten().sort(stable=True)
         expert = torch.arange(num_experts, device=x.device)
         ends = torch.searchsorted(chosen, expert, right=True, out_int32=True)
@@ -64,11 +64,12 @@ class Experts(nn.Module):
 
     def _on_gpu(self, x: Tensor, ends: Tensor) -> Tensor:
         """Do the same by two grouped products, for which the host need not know the groups."""
+        weights = self.weight_in, self.weight_out
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         else:
-            dtype = self.weight_in.dtype
-        weight_in, weight_out = (w.to(dtype).mT for w in (self.weight_in, self.weight_out))
+            dtype = weights[0].dtype
+        weight_in, weight_out = (weight.to(dtype).mT for weight in weights)
         gate, linear = F.grouped_mm(x.to(dtype), weight_in, offs=ends).chunk(2, -1)
         return F.grouped_mm(F.silu(gate) * linear, weight_out, offs=ends)
 
