@@ -10,6 +10,7 @@ import pytest
 
 from moirai_moe_forecaster import cli
 from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE
+from moirai_moe_forecaster.inference.panel import read_panel
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
@@ -49,7 +50,8 @@ def test_the_result_is_that_of_the_library_and_can_be_used(
     assert printed.err == ""
     assert "WQL" in printed.out
     assert "inside 80 % interval" in printed.out
-    y = cli.cli_backtest.read_table(panel, "store", "date", "sold")
+    names = {"id_column": "store", "timestamp_column": "date", "target_columns": "sold"}
+    y = read_panel(pd.read_csv(panel), **names)
     expected = MoiraiMoEPipeline.from_pretrained(model).fine_tune(
         y, horizon=6, max_steps=8, learning_rate=5e-3, progress=False, random_state=0
     )
