@@ -1,5 +1,6 @@
 """In Darts: swap the model of a backtest by one line; then quantiles, paths, fine-tuning."""
 
+# needs darts
 # %% A backtest of Darts' own, as one finds it in many projects
 import logging
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from sktime.datasets import load_airline
 
-from moirai_moe_forecaster import __version__, cli, cli_pretrain
+from moirai_moe_forecaster import __version__, cli, cli_demo, cli_pretrain
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError
 from moirai_moe_forecaster.evaluation import LEVELS, mase, weighted_quantile_loss
@@ -100,7 +100,7 @@ def test_demo_scores_against_the_seasonal_naive(model: str, demo_output: str) ->
 
 def test_demo_forecasts_the_us_economy_as_a_panel(model: str, demo_output: str) -> None:
     rows = table(demo_output, "in 2013Q4")
-    data = cli._us_change()
+    data = cli_demo.us_change()
     panel = [data[:-12][name] for name in data]
     forecast = MoiraiMoEPipeline.from_pretrained(model).predict(panel, 12, random_state=0)
     lower, upper = forecast.interval(0.8)
@@ -143,9 +143,9 @@ def test_demo_writes_the_format_of_the_ending(model: str, tmp_path: Path) -> Non
 
 def test_the_picture_shows_both_examples(model: str) -> None:
     pipeline = MoiraiMoEPipeline.from_pretrained(model)
-    airline = cli._example(pipeline, cli._airline(), 36)
-    us_change = cli._example(pipeline, cli._us_change(), 12)
-    first, *others = cli._draw(airline, us_change).axes
+    airline = cli_demo.forecast_end(pipeline, cli_demo.airline(), 36)
+    us_change = cli_demo.forecast_end(pipeline, cli_demo.us_change(), 12)
+    first, *others = cli_demo.draw(airline, us_change).axes
     assert [ax.get_title(loc="left") for ax in others] == list(us_change.truth.columns)
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     np.testing.assert_array_equal(lines["history"], airline.history)
@@ -353,7 +353,7 @@ def test_wrong_usage_exits_with_2(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "info", "backtest", "pretrain"])
+@pytest.mark.parametrize("command", ["demo", "info", "forecast", "backtest", "routing", "pretrain"])
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])

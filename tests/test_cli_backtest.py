@@ -12,14 +12,6 @@ from sktime.datasets import load_airline
 from moirai_moe_forecaster import backtest, cli
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from tiny_network import tiny_network
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("model")
-    MoiraiMoEPipeline(tiny_network()).save_pretrained(directory)
-    return str(directory)
 
 
 @pytest.fixture
@@ -56,7 +48,7 @@ def test_scores_are_those_of_the_library(
     arguments = ["--horizon", "6", "--windows", "2", "--metrics", "MASE", "WQL", "coverage_80"]
     columns = ["--timestamp", "month", "--target", "sold"]
     command = ["backtest", str(airline), *arguments, *columns, "--model", model, "-o", str(output)]
-    assert cli.main([*command, "--quiet"]) == 0
+    assert cli.main([*command, "--quiet", "--no-peers"]) == 0
     y = load_airline().to_timestamp()
     metrics = ("MASE", "WQL", "coverage_80")
     expected = {
@@ -81,16 +73,18 @@ def test_scores_are_those_of_the_library(
 def test_a_panel_in_parquet(panel: Path, model: str, tmp_path: Path) -> None:
     output = tmp_path / "scores.parquet"
     command = ["backtest", str(panel), "--horizon", "3", "--seasonality", "7", "--quiet"]
+    command += ["--no-peers"]
     assert cli.main([*command, "--model", model, "--step", "2", "-o", str(output)]) == 0
     written = pd.read_parquet(output)
-    assert list(written["series"]) == ["a", "b"] * 2
+    assert list(written["series"]) == ["b", "a"] * 2
     assert list(written["n_train"]) == [37] * 4
 
 
 def test_progress_is_shown_unless_it_is_silenced(
     panel: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["backtest", str(panel), "--horizon", "3", "--model", model]) == 0
+    command = ["backtest", str(panel), "--horizon", "3", "--model", model, "--no-peers"]
+    assert cli.main(command) == 0
     assert "2/2" in capsys.readouterr().err
 
 
@@ -98,11 +92,15 @@ def test_peers(panel: Path, model: str, capsys: pytest.CaptureFixture[str]) -> N
     pytest.importorskip(
         "statsforecast", reason="statsforecast, of the extra stats, is not installed"
     )
-    command = ["backtest", str(panel), "--horizon", "3", "--model", model, "--quiet", "--peers"]
+    command = ["backtest", str(panel), "--horizon", "3", "--model", model, "--quiet"]
     assert cli.main(command) == 0
     assert "AutoETS" in capsys.readouterr().out
-    assert cli.main([*command, "SeasonalNaive", "AutoTheta"]) == 0
-    assert "AutoTheta" in capsys.readouterr().out
+    assert cli.main([*command, "--peers", "SeasonalNaive", "AutoTheta"]) == 0
+    printed = capsys.readouterr().out
+    assert "AutoTheta" in printed
+    assert "AutoETS" not in printed
+    assert cli.main([*command, "--no-peers"]) == 0
+    assert "AutoETS" not in capsys.readouterr().out
 
 
 def test_rows_without_times_are_taken_in_order(tmp_path: Path, model: str) -> None:
@@ -110,17 +108,20 @@ def test_rows_without_times_are_taken_in_order(tmp_path: Path, model: str) -> No
     pd.DataFrame({"target": np.arange(30.0), "item_id": ["x", "y"] * 15}).to_csv(file, index=False)
     output = tmp_path / "scores.csv"
     command = ["backtest", str(file), "--horizon", "2", "--model", model, "--quiet"]
-    assert cli.main([*command, "-o", str(output)]) == 0
+    assert cli.main([*command, "--no-peers", "-o", str(output)]) == 0
     assert list(pd.read_csv(output)["cutoff"]) == [12] * 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "price"], "has no columns ['price']"),
-        (["--windows", "99"], "series 'a' has 40 steps; 99 windows"),
+        (
+            ["--target", "price"],
+            "has no column 'price'; it has 'item_id', 'timestamp', 'target': name yours",
+        ),
+        (["--windows", "99"], "series 'b' has 40 steps; 99 windows"),
         (["--metrics", "SMAPE"], "unknown metric 'SMAPE'"),
-        (["--timestamp", "item_id"], "must hold times"),
+        (["--timestamp", "item_id", "--id", "timestamp"], "must hold times: row 0 holds 'b'"),
         (["--levels", "2"], "strictly between 0 and 1"),
         (["--peers", "ARIMA"], "unknown peer 'ARIMA'"),
     ],
@@ -141,7 +142,7 @@ def test_a_time_that_occurs_twice_is_refused(
     file = tmp_path / "twice.csv"
     file.write_text("timestamp,target\n2020-01-01,1\n2020-01-01,2\n")
     assert cli.main(["backtest", str(file), "--horizon", "1", "--quiet"]) == 1
-    assert "two rows for 2020-01-01" in capsys.readouterr().err
+    assert "row 2 (the series, 2020-01-01 00:00:00) and row 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -159,3 +160,22 @@ def test_wrong_usage_exits_with_2(
         cli.main(["backtest", *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_covariates_and_several_targets(tmp_path: Path, model: str) -> None:
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2020", periods=40, freq="D")
+    values = {name: rng.normal(size=40).cumsum() for name in ("sold", "back", "price")}
+    file, output = tmp_path / "sales.csv", tmp_path / "scores.csv"
+    pd.DataFrame({"timestamp": days, **values}).to_csv(file, index=False)
+    command = ["backtest", str(file), "--horizon", "3", "--model", model, "--quiet", "--no-peers"]
+    command += ["--target", "sold", "back", "-o", str(output)]
+    assert cli.main([*command, "--covariates", "price"]) == 0
+    written = pd.read_csv(output).set_index(["model", "variate"])["MASE"]
+    y = pd.DataFrame(values, index=days)
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    expected = backtest(pipeline, y[["sold", "back"]], horizon=3, X=y[["price"]])
+    np.testing.assert_allclose(written["Moirai-MoE"], expected["MASE"], rtol=1e-5)
+    assert cli.main(command) == 0
+    without = pd.read_csv(output).set_index(["model", "variate"])["MASE"]
+    assert not np.allclose(written["Moirai-MoE"], without["Moirai-MoE"])

@@ -27,13 +27,15 @@ OTHER_VALUES: dict[str, Any] = {
     "output_patches": 4,
     "scale_rule": "absolute",
     "time_index": "observed",
+    "mirror_up_to": 64,
     "dependence_share": 0.5,
+    "dependence_growth": 0.3,
     "dependence_decay": 0.9,
 }
 INTEGERS = [field.name for field in fields(ModelConfig) if field.type == "int"]
 BOOLEANS = [field.name for field in fields(ModelConfig) if field.type == "bool"]
 CHOICES = ["router", "centroid_choice", "scale_rule", "time_index"]
-SHARES = ["dependence_share", "dependence_decay"]
+SHARES = ["dependence_share", "dependence_growth", "dependence_decay"]
 
 
 def test_every_field_is_covered_here() -> None:
@@ -59,8 +61,14 @@ def test_configurations_are_values() -> None:
         config.d_model = 64  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("name", [name for name in INTEGERS if name != "mirror_up_to"])
+def test_integers_are_not_zero(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be an integer of at least 1, got 0"):
+        tiny_config(**{name: 0})
+
+
 @pytest.mark.parametrize("name", INTEGERS)
-@pytest.mark.parametrize("value", [0, -1, 2.0, "2", True, None, [2]])
+@pytest.mark.parametrize("value", [-1, 2.0, "2", True, None, [2]])
 def test_integers_are_positive_integers(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name):
         tiny_config(**{name: value})
@@ -199,6 +207,7 @@ def test_shares_are_numbers_below_one(name: str, value: Any) -> None:
         tiny_config(**{name: value})
 
 
-def test_counts_cannot_depend_on_each_other() -> None:
+@pytest.mark.parametrize("name", ["dependence_share", "dependence_growth"])
+def test_counts_cannot_depend_on_each_other(name: str) -> None:
     with pytest.raises(ConfigError, match="counts"):
-        tiny_config(mixture=("student_t", "negative_binomial"), dependence_share=0.5)
+        tiny_config(mixture=("student_t", "negative_binomial"), **{name: 0.5})

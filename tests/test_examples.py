@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.resources import files
@@ -12,9 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # those that draw need arguments, and no checkpoint: test_drawings.py runs them
 EXAMPLES = [
-    path for path in sorted((ROOT / "examples").glob("*.py")) if not path.stem.startswith("draw_")
+    path
+    for path in sorted((ROOT / "examples").glob("*.py"))
+    if not path.stem.startswith("draw_") and path.stem != "quickstart"
 ]
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = ["index", "dataframes", "pictures", "embeddings", "routing", "evaluation"]
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 pytestmark = pytest.mark.skipif(
@@ -22,10 +26,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs(example: Path, tmp_path: Path) -> None:
-    if "import darts" in (text := example.read_text()) or "from darts" in text:
-        pytest.importorskip("darts", reason="needs the extra `darts`")
+def test_the_quickstart_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "quickstart.py"
     result = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", str(example)],
         cwd=tmp_path,
@@ -35,10 +37,73 @@ def test_example_runs(example: Path, tmp_path: Path) -> None:
         timeout=240,
     )
     assert result.returncode == 0, result.stderr
+    check_pictures(example, tmp_path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in re.findall(r"^# needs (\w+)", example.read_text(), re.MULTILINE):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    runpy.run_path(str(example), run_name="__main__")
+    check_pictures(example, tmp_path)
+
+
+def check_pictures(example: Path, folder: Path) -> None:
     for picture in re.findall(r'savefig\("(.+?)"', example.read_text()):
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("block", [block for block in README if "Salesforce/" not in block])
 def test_the_readme_runs(block: str) -> None:
+    if "darts" in block:
+        pytest.importorskip("darts", reason="darts is not installed")
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    exec(compile(code, f"{page}.md", "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_newcomers_path_in_the_readme(tmp_path: Path) -> None:
+    """The third block of shell, as written but for the installation, which is this one."""
+    pytest.importorskip("plotly", reason="plotly, of the extra report, is not installed")
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    install, *lines = blocks[2].splitlines()
+    assert install.startswith("pip install")
+    assert len(lines) < 10
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(
+        ["bash", "-euc", "\n".join(lines)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1"},
+        check=True,
+        timeout=240,
+    )
+    for picture in ("airline.png", "routing.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert "Moirai-MoE" in (tmp_path / "report.html").read_text()
+    assert len((tmp_path / "forecast.csv").read_text().splitlines()) == 25
+
+
+@pytest.mark.slow
+def test_the_page_of_commands_is_what_they_print(tmp_path: Path) -> None:
+    """Numbers may be another checkpoint's, and versions others; all else must be the same."""
+    pytest.importorskip("plotly", reason="plotly, of the extra report, is not installed")
+    script = runpy.run_path(str(ROOT / "docs" / "run_commands.py"))
+    written = script["PAGE"].read_text()
+    assert words(script["run_page"](written, tmp_path)) == words(written)
+
+
+def words(text: str) -> list[str]:
+    """Words of the page, but for lines about what is installed."""
+    installed = r"^(python|torch|AutoETS|\S+ +not installed|\S+ +[\d.]+$).*$"
+    return re.findall(r"[^\W\d]{2,}", re.sub(installed, "", text, flags=re.MULTILINE))

@@ -22,7 +22,20 @@ LAYERS = [
     {"official_layout"},
     {"checkpoint", "adapters_file", "inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"adapters", "cli", "cli_backtest", "cli_finetune", "cli_pretrain"},
+    {"html_report"},
+    {
+        "adapters",
+        "cli",
+        "cli_backtest",
+        "cli_data",
+        "cli_demo",
+        "cli_finetune",
+        "cli_forecast",
+        "cli_info",
+        "cli_output",
+        "cli_pretrain",
+        "cli_routing",
+    },
 ]
 ALLOWED_LIBRARIES = {
     "sktime": {"adapters"},
@@ -32,6 +45,10 @@ ALLOWED_LIBRARIES = {
     "pandas": {
         "inference/series.py",
         "inference/frame.py",
+        "inference/frame_formats.py",
+        "inference/frame_rows.py",
+        "inference/frame_times.py",
+        "inference/panel.py",
         "inference/pipeline.py",
         "training/windows.py",
         "evaluation",

@@ -32,7 +32,7 @@ def main() -> None:
     for file in sorted(arguments.folder.glob("*.parquet")):
         task, cells = read_task(file), []
         total = task.labels.sum(1)
-        for config in (fitted, replace(fitted, dependence_share=0.0)):
+        for config in (fitted, replace(fitted, dependence_share=0.0, dependence_growth=0.0)):
             pipeline.network.config = config
             forecast = pipeline.predict(
                 task.contexts, task.labels.shape[1], num_samples=SAMPLES, random_state=0

@@ -20,6 +20,7 @@ _HOME = {
     "MoiraiMoEForecaster": "adapters.sktime",
     "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
+    "RoutingReport": "routing_report",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.forecast import Forecast
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE
+    from moirai_moe_forecaster.routing_report import RoutingReport
     from moirai_moe_forecaster.training.loop import pretrain
 
 

@@ -176,10 +176,8 @@ def load_adapters(directory: str | Path) -> Adapters:
     return Adapters(tensors, *(facts[name] for name in names))
 
 
-def holds_adapters(directory: str | Path | None) -> bool:
+def holds_adapters(directory: str | Path) -> bool:
     """Whether this is a directory of adapters and not of a whole checkpoint."""
-    if directory is None:
-        return False
     folder = Path(os.path.expanduser(directory))
     return (folder / ADAPTERS_FILE).is_file() and not (folder / "config.json").exists()
 
@@ -218,8 +216,8 @@ def load_adapted(directory: str | Path) -> Checkpoint:
             "and them by with_adapters"
         )
     name = None if adapters.base == BUNDLED else adapters.base
-    if holds_adapters(name):
-        base = load_adapted(str(name))
+    if name is not None and holds_adapters(name):
+        base = load_adapted(name)
     else:
         base = load_checkpoint(name, revision=adapters.revision)
     info = base.info._replace(name=Path(directory).resolve().name, source=str(directory))

@@ -4,36 +4,41 @@
 from __future__ import annotations
 
 import argparse
-import os
+import importlib.util
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.errors import InvalidInputError, MissingExtraError
+from moirai_moe_forecaster.cli_data import ABOUT_DATA, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli_output import (
+    PAGES,
+    TABLES,
+    file_type,
+    level_list,
+    write_table,
+    write_whole,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ID, TIMESTAMP, TARGET = "item_id", "timestamp", "target"
-FORMATS = (".csv", ".parquet")
 MODEL, NAIVE = "Moirai-MoE", "seasonal naive"
 DEFAULT_PEER = "AutoETS"
-EPILOG = """
-    The data has one row per time, with a column of values and, where there are several series,
-    one of ids. Each window is forecast from all that came before it. Scores are pooled over all
-    windows of all series; the output has them one by one.
+EPILOG = f"""{ABOUT_DATA}
+    Each window is forecast from all that came before it. Scores are pooled over all windows of all
+    series; the output has them one by one. The page of --html holds the scores, the forecasts,
+    their calibration and the routing of experts, and needs no network to be read.
 
     examples:
       moirai-moe backtest data.csv --horizon 24
       moirai-moe backtest sales.parquet --horizon 28 --windows 4 --seasonality 7 \\
-          --id store --timestamp date --target sales -o scores.csv
-      moirai-moe backtest data.csv --horizon 24 --metrics MASE WQL CRPS coverage --peers
+          --id store --timestamp date --target sales --html report.html -o scores.csv
+      moirai-moe backtest data.csv --horizon 24 --metrics MASE WQL CRPS coverage --no-peers
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("data", type=_table_path, metavar="DATA", help="a .csv or .parquet file")
+    add_data(parser)
     parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
     parser.add_argument(
         "--windows", type=int, default=1, metavar="N", help="windows per series (default: 1)"
@@ -42,15 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--step", type=int, metavar="N", help="steps between windows (default: the horizon)"
     )
     parser.add_argument(
-        "--id", metavar="COLUMN", help=f"column of ids (default: {ID}, if there is one)"
-    )
-    parser.add_argument(
-        "--timestamp",
+        "--covariates",
+        nargs="+",
+        default=[],
         metavar="COLUMN",
-        help=f"column of times (default: {TIMESTAMP}, if there is one; else rows in order)",
-    )
-    parser.add_argument(
-        "--target", default=TARGET, metavar="COLUMN", help=f"column of values (default: {TARGET})"
+        help="columns of covariates known ahead",
     )
     parser.add_argument(
         "--metrics",
@@ -61,9 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--levels",
-        type=float,
-        nargs="+",
-        metavar="Q",
+        type=level_list,
+        metavar="Q,Q,...",
         help="quantile levels of WQL (default: 0.1 to 0.9)",
     )
     parser.add_argument(
@@ -73,12 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers",
         nargs="*",
         metavar="NAME",
-        help=f"also run models of statsforecast (without a name: {DEFAULT_PEER})",
+        help=f"models of statsforecast to compare with (default: {DEFAULT_PEER}, if it is "
+        "installed)",
+    )
+    parser.add_argument("--no-peers", action="store_true", help="compare with seasonal naive only")
+    parser.add_argument(
+        "--html", type=file_type(PAGES), metavar="FILE", help="interactive report, a .html file"
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=_table_path,
+        type=file_type(TABLES),
         metavar="FILE",
         help="scores by window, .csv or .parquet",
     )
@@ -87,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
-    y = read_table(arguments.data, arguments.id, arguments.timestamp, arguments.target)
+    data = read_data(arguments, arguments.covariates)
     import pandas as pd
     from tqdm.auto import tqdm
 
@@ -95,15 +100,22 @@ def run(arguments: argparse.Namespace) -> None:
     from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
+    from moirai_moe_forecaster.inference.panel import read_panel
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
-    peers = [DEFAULT_PEER] if arguments.peers == [] else arguments.peers or []
+    def panel(columns: str | list[str]) -> Any:
+        freq = read_freq(arguments.freq)
+        return read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+
+    y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
+    covariates = panel(arguments.covariates) if arguments.covariates else None
+    peers = _peers(arguments)
     # seasonal naive goes first: what is wrong with data or arguments shows before a model is loaded
     forecasters: dict[str, Any] = {NAIVE: naive_quantiles, MODEL: None}
     forecasters |= {name: Peer(name) for name in peers}
     results, seconds = {}, {}
     for name, known in tqdm(forecasters.items(), disable=arguments.quiet, unit="model"):
-        forecaster = known or MoiraiMoEPipeline.from_pretrained(arguments.model)
+        forecaster = forecasters[name] = known or MoiraiMoEPipeline.from_pretrained(arguments.model)
         started = time.perf_counter()
         results[name] = backtest(
             forecaster,
@@ -111,64 +123,43 @@ def run(arguments: argparse.Namespace) -> None:
             horizon=arguments.horizon,
             windows=arguments.windows,
             step=arguments.step,
+            X=covariates,
             metrics=arguments.metrics,
             quantile_levels=arguments.levels or LEVELS,
             seasonality=arguments.seasonality,
         )
         seconds[name] = time.perf_counter() - started
-    _print_scores(results, seconds)
+    scores = _pooled(results, seconds)
+    first = results[NAIVE]
+    print(f"{first['series'].nunique()} series, {len(first)} windows\n")
+    print(scores.to_string(float_format=lambda x: f"{x:.4g}"))
     if arguments.output is not None:
         parts = [result.assign(model=name) for name, result in results.items()]
         table = pd.concat(parts, ignore_index=True)
-        _write(table[["model", *(name for name in table if name != "model")]], arguments.output)
+        table = table[["model", *(name for name in table if name != "model")]]
+        write_table(table.astype({"series": str}), arguments.output)
+        print(f"\nscores by window: {arguments.output.resolve()}")
+    if arguments.html is not None:
+        from moirai_moe_forecaster.html_report import backtest_page
 
-
-def read_table(
-    file: Path, id_column: str | None, timestamp_column: str | None, target: str
-) -> pd.Series[float]:
-    """Read a long table into one series, or a panel where there is a column of ids.
-
-    Raises
-    ------
-    InvalidInputError
-        If the file cannot be read, a column is missing, or a time is no time or occurs twice.
-    MissingExtraError
-        If it is a parquet file and pyarrow is not installed.
-    """
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "train", f"reading {file}") from error
-    except ValueError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error}") from error
-    asked = [target, *(name for name in (id_column, timestamp_column) if name)]
-    if absent := [name for name in asked if name not in frame.columns]:
-        raise InvalidInputError(
-            f"{file} has no columns {absent}; it has {list(frame.columns)}: "
-            "choose with --id, --timestamp and --target"
+        page = backtest_page(
+            forecasters[MODEL], y, results[MODEL], scores, arguments.data.name, X=covariates
         )
-    identifier = id_column or (ID if ID in frame.columns else None)
-    timestamp = timestamp_column or (TIMESTAMP if TIMESTAMP in frame.columns else None)
-    keys = [name for name in (identifier, timestamp) if name]
-    if timestamp:
-        try:
-            frame[timestamp] = pd.to_datetime(frame[timestamp])
-        except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"column {timestamp!r} must hold times: {error}") from error
-        frame = frame.sort_values(keys, kind="stable")
-        if (twice := frame.duplicated(keys)).any():
-            where = " and ".join(str(frame.loc[twice, name].iloc[0]) for name in keys)
-            raise InvalidInputError(f"{file} has two rows for {where}; expected one each")
-    elif identifier:
-        frame["step"] = frame.groupby(identifier, sort=False).cumcount()
-        keys.append("step")
-    values: pd.Series[float] = frame.set_index(keys)[target] if keys else frame[target]
-    return values
+        write_whole(arguments.html, lambda file: file.write_text(page, encoding="utf-8"))
+        print(f"\nreport: {arguments.html.resolve()}")
 
 
-def _print_scores(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -> None:
+def _peers(arguments: argparse.Namespace) -> list[str]:
+    """Names of the models to compare with; the default one only where it is installed."""
+    if arguments.no_peers:
+        return []
+    if arguments.peers is None:
+        return [DEFAULT_PEER] if importlib.util.find_spec("statsforecast") else []
+    return arguments.peers or [DEFAULT_PEER]
+
+
+def _pooled(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -> pd.DataFrame:
+    """Scores of every model over all windows, and the errors relative to seasonal naive."""
     import pandas as pd
 
     from moirai_moe_forecaster.evaluation.comparison import ERRORS, frame_terms
@@ -186,30 +177,4 @@ def _print_scores(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -
         | {"seconds": seconds[name]}
         for name, scores in pooled.items()
     ]
-    print(f"{first['series'].nunique()} series, {len(first)} windows\n")
-    print(pd.DataFrame(rows, index=list(results)).to_string(float_format=lambda x: f"{x:.4g}"))
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    """Write the table whole or not at all."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            table.astype({"series": str}).to_parquet(temporary, index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    print(f"\nscores by window: {path.resolve()}")
-
-
-def _table_path(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in FORMATS:
-        raise argparse.ArgumentTypeError(
-            f"the file's ending must be one of {', '.join(FORMATS)}, got {text!r}"
-        )
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"the folder {str(path.parent)!r} does not exist")
-    return path
+    return pd.DataFrame(rows, index=list(results))

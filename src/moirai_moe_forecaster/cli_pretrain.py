@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--initial",
         metavar="MODEL",
-        help="start from the weights of a checkpoint instead of random ones: 'bundled', a directory "
-        "or a Hub name, of the preset's architecture",
+        help="start from a checkpoint's weights instead of random ones: 'bundled', a directory or "
+        "a Hub name; the preset must have its architecture",
     )
     add_settings(parser)
     parser.add_argument(

@@ -65,10 +65,15 @@ class ModelConfig:
     time_index : {"position", "observed"}, default="position"
         Whether the position of a patch counts all patches, or, as in official checkpoints, those
         from the first on that holds an observed value.
-    dependence_share, dependence_decay : float, default=0
+    mirror_up_to : int, default=0
+        Contexts of at most this many points are also forecast upside down, and both forecasts
+        averaged (`inference.mirror`). Officially 0: none.
+    dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
-        scores correlate as ``share * decay**lag`` (a Gaussian copula). Officially 0, independent;
-        `pretrain` fits both to held-out windows.
+        scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
+        ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
+        uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
+        fits them to held-out windows.
 
     Raises
     ------
@@ -92,7 +97,9 @@ class ModelConfig:
     output_patches: int = 1
     scale_rule: ScaleRule = "relative"
     time_index: TimeIndex = "position"
+    mirror_up_to: int = 0
     dependence_share: float = 0.0
+    dependence_growth: float = 0.0
     dependence_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -101,8 +108,11 @@ class ModelConfig:
         object.__setattr__(self, "mixture", tuple(self.mixture))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise ConfigError(f"{field.name} must be an integer of at least 1, got {value!r}")
+            least = 0 if field.name == "mirror_up_to" else 1
+            if field.type == "int" and (type(value) is not int or value < least):
+                raise ConfigError(
+                    f"{field.name} must be an integer of at least {least}, got {value!r}"
+                )
             if field.type == "bool" and type(value) is not bool:
                 raise ConfigError(f"{field.name} must be True or False, got {value!r}")
         _check_choice("router", self.router, Router)
@@ -130,14 +140,18 @@ class ModelConfig:
             )
 
     def _check_dependence(self) -> None:
-        for name in ("dependence_share", "dependence_decay"):
+        for name in ("dependence_share", "dependence_growth", "dependence_decay"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ConfigError(
                     f"{name} must be a number of at least 0 and below 1, got {value!r}"
                 )
-        if self.dependence_share and "negative_binomial" in self.mixture:
-            raise ConfigError("dependence_share must be 0 where the mixture has counts")
+        if (self.dependence_share or self.dependence_growth) and (
+            "negative_binomial" in self.mixture
+        ):
+            raise ConfigError(
+                "dependence_share and dependence_growth must be 0 where the mixture has counts"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -223,6 +237,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "experts_per_token": 2,
         "output_patches": 4,
         "max_seq_len": 128,
+        "mirror_up_to": 128,
     },
     **_PUBLISHED_SIZES,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,28 @@ def test_long_horizons(model: str, tmp_path: Path) -> None:
     pd.DataFrame(table).to_parquet(tmp_path / "waves.parquet")
     printed = run("long_horizon.py", tmp_path, "--model", model, "--horizons", "480")
     assert "| 480 x h | 1 |" in printed
+
+
+def test_routing_by_frequency(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    freqs = ["h", "MS"] * 6
+    table = {"freq": freqs, "y": [rng.normal(size=100).cumsum() for _ in freqs]}
+    pd.DataFrame(table).to_parquet(tmp_path / "walks.parquet")
+    picture = tmp_path / "routing.png"
+    arguments = [str(tmp_path), "--model", model, "--context", "64", "--output", str(picture)]
+    monkeypatch.setattr(sys, "argv", ["routing.py", *arguments])
+    runpy.run_path(str(SCRIPTS / "routing.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "12 series, 48 patches, context 64" in printed
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
+    assert [len(row) for row in rows] == [5, 5, 5]
+    assert all(0 < float(cell) <= 1 for row in rows[1:] for cell in row[2:])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_frames_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(SCRIPTS / "frames.py"))
+    monkeypatch.setitem(script["measure"].__globals__, "ROWS", 1_000)
+    assert 0 < script["measure"](10, "MS") < 5

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Forecast, Marginals
+from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
@@ -35,10 +36,11 @@ def forecast_of(
     marginals = Marginals(
         np.broadcast_to(nodes, (series, len(NODE_LEVELS), horizon, variates)).astype(np.float32),
         np.broadcast_to(step, (series, horizon, variates)).astype(np.float32),
-        rng.normal(size=shape),
+        np.repeat(rng.normal(size=shape)[:, None], horizon, 1),
         rng.uniform(1, 2, shape),
         ranks,
         rng.integers(-(2**63), 2**63, shape),
+        np.zeros(shape, np.float32),
     )
     return Forecast(marginals, single=single, univariate=univariate, num_samples=num_samples)
 
@@ -72,14 +74,14 @@ def test_quantiles_are_those_of_the_distribution_at_any_level() -> None:
     step = np.arange(1, HORIZON + 1)[:, None]
     inner = stats.norm.ppf(levels)[:, None, None] * step + step
     scale, location = forecast._marginals.scale, forecast._marginals.location
-    expected = inner * scale[:, None, None] + location[:, None, None]
+    expected = inner * scale[:, None, None] + location[:, None]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_stored_levels_are_returned_as_stored() -> None:
     forecast = forecast_of(1, 1, single=True, univariate=True, distribution=stats.expon)
     scale, location = forecast._marginals.scale, forecast._marginals.location
-    expected = forecast._marginals.quantiles[0, :, :, 0] * scale + location
+    expected = forecast._marginals.quantiles[0, :, :, 0] * scale + location[0, :, 0]
     np.testing.assert_allclose(forecast.quantile(NODE_LEVELS), expected, rtol=1e-6)
     assert len(NODE_LEVELS) <= 129
 
@@ -142,7 +144,7 @@ def test_cdf_broadcasts_rises_and_is_nan_at_nan() -> None:
 def test_cdf_steps_up_at_a_value_that_has_mass() -> None:
     """Quantiles 0 up to level 0.6, then 1: half-open steps, as of a count."""
     forecast = forecast_of(1, 1, single=True, univariate=True, distribution=stats.bernoulli(0.4))
-    scale, location = forecast._marginals.scale[0, 0], forecast._marginals.location[0, 0]
+    scale, location = forecast._marginals.scale[0, 0], forecast._marginals.location[0, 0, 0]
     zero, one = 1 * scale + location, 2 * scale + location
     assert forecast.cdf(zero + 1e-6)[0] == pytest.approx(0.6, abs=0.011)
     assert forecast.cdf(zero - 1e-3)[0] < 0.001

@@ -438,7 +438,8 @@ def test_a_known_future_patch_is_seen_by_the_block_that_predicts_it(
     y, x = random_walk(40), random_walk(40 + horizon, 1, seed=1)
 
     def blocks(x: Array) -> Array:
-        forecast = pipeline.predict(y, horizon, future_covariates=x, random_state=0)
+        use = {"covariate_use": "tokens", "random_state": 0}
+        forecast = pipeline.predict(y, horizon, future_covariates=x, **use)
         return forecast.quantile(0.5).reshape(3, block)
 
     before = blocks(x)

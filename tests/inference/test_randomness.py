@@ -9,10 +9,10 @@ from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.randomness import (
-    dependent,
     draw_seed,
     series_seed,
     split,
+    stratified,
     uniforms,
 )
 
@@ -104,13 +104,26 @@ def test_what_is_no_random_state_is_refused(random_state: Any) -> None:
         draw_seed(random_state)
 
 
-@pytest.mark.parametrize(("share", "decay"), [(0.7, 0.9), (0.98, 0.99), (0.5, 0.0)])
-def test_dependent_numbers_are_uniform_and_correlate_as_stated(share: float, decay: float) -> None:
-    numbers = torch.rand(40_000, 24, generator=torch.Generator().manual_seed(0)).clamp_min(1e-7)
-    got = dependent(numbers, share, decay)
-    assert ((got > 0) & (got < 1)).all()
-    assert stats.kstest(got[:, 5].numpy(), "uniform").pvalue > 1e-4
-    scores = torch.special.ndtri(got.double())
-    for lag in (1, 2, 10):
-        correlation = torch.corrcoef(torch.stack((scores[:, 3], scores[:, 3 + lag])))[0, 1]
-        assert float(correlation) == pytest.approx(share * decay**lag, abs=0.02)
+def test_of_every_stratified_number_each_path_has_another_part() -> None:
+    numbers = stratified(SEEDS, 20, 5, 300)
+    assert numbers.shape == (len(SEEDS), 20, 300)
+    parts = (numbers * 20).floor().sort(1).values
+    assert torch.equal(parts, torch.arange(20.0)[:, None].expand_as(parts))
+    within = (numbers * 20 - (numbers * 20).floor()).flatten()
+    assert stats.kstest(within.numpy().astype(np.float64), "uniform").pvalue > 1e-3
+
+
+def test_stratified_numbers_of_different_counters_and_series_are_uncorrelated() -> None:
+    numbers = stratified(SEEDS, 500, 0, 8).permute(0, 2, 1).flatten(0, 1)
+    correlation = np.corrcoef(numbers.numpy())
+    assert np.abs(correlation[~np.eye(len(correlation), dtype=bool)]).max() < 5 / np.sqrt(500)
+
+
+def test_stratified_numbers_do_not_depend_on_other_series_or_stretches() -> None:
+    whole = stratified(SEEDS, 7, 0, 50)
+    assert torch.equal(whole[2:3, :, 10:20], stratified(SEEDS[2:3], 7, 10, 10))
+
+
+def test_a_single_path_is_an_ordinary_draw() -> None:
+    numbers = stratified(torch.arange(5000), 1, 0, 1).flatten()
+    assert stats.kstest(numbers.numpy().astype(np.float64), "uniform").pvalue > 1e-3

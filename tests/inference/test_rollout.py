@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS
+from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.rollout import (
     Block,
@@ -191,15 +192,19 @@ def plain_mixture(*shape: int, seed: int = 0) -> Mixture:
     return Mixture.from_raw(raw, ("student_t",) * 3)
 
 
-def test_draws_of_a_path_do_not_depend_on_the_number_of_paths_or_series() -> None:
+DEPENDENCES = [INDEPENDENT, Dependence(0.3, 0.5, 0.9)]
+
+
+@pytest.mark.parametrize("dependence", DEPENDENCES)
+def test_draws_of_a_series_do_not_depend_on_the_others(dependence: Dependence) -> None:
     seeds = torch.arange(6).view(3, 2)
     mixture = plain_mixture(3, 1, 2, 2, SIZE)
     for block in range(2):
-        many = seeded_draw(seeds, 5)(block, mixture)
+        many = seeded_draw(seeds, 5, dependence)(block, mixture)
         assert many.shape == (3, 5, 2, 2, SIZE)
-        assert torch.equal(many[:, :2], seeded_draw(seeds, 2)(block, mixture))
         alone = mixture.map(lambda x: x[:, 1:2])
-        assert torch.equal(many[1:2], seeded_draw(seeds[1:2], 5)(block, alone))
+        own = seeded_draw(seeds[1:2], 5, dependence)(block, alone)
+        torch.testing.assert_close(many[1:2], own, atol=1e-5, rtol=1e-5)
 
 
 def test_no_two_blocks_paths_variates_or_points_share_their_draws() -> None:
@@ -243,7 +248,7 @@ def test_blocks_are_joined_in_order_and_cut_at_the_horizon() -> None:
 
     whole = marginalise(blocks(), 96, LEVELS)
     cut = marginalise(blocks(), 70, LEVELS)
-    for one, other in zip(whole, cut, strict=True):
+    for one, other in zip(whole[:3], cut[:3], strict=True):
         torch.testing.assert_close(one[..., :70], other, rtol=1e-4, atol=1e-4)
         assert torch.equal(whole.draws[..., :70], cut.draws)
         assert other.shape[-1] == 70

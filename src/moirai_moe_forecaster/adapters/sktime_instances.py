@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from sktime.forecasting.base import ForecastingHorizon
 from moirai_moe_forecaster.errors import InvalidInputError
 
 Array = NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Instance(NamedTuple):
@@ -24,11 +25,11 @@ class Instance(NamedTuple):
     y : DataFrame
         (time, variate) at every step of its time index; an absent row is one of NaN.
     steps : ndarray of int
-        Which steps after its end the horizon asks for.
+        Which steps after its end the horizon asks for; 0 and less are in sample.
     labels : Index
         Labels of these.
     ahead : Index
-        Labels of all steps, from 1 to the last that is asked for.
+        Labels of all steps from 1 to the last that is asked for.
     """
 
     key: tuple[Any, ...]
@@ -108,25 +109,37 @@ def inferred_frequency(times: Any) -> Any:
     return pd.infer_freq(times) if len(times) > 2 else None
 
 
-def steps_after(
-    fh: ForecastingHorizon, labels: pd.Index, cutoff: pd.Index, name: str
-) -> NDArray[np.int64]:
+def steps_after(fh: ForecastingHorizon, labels: pd.Index, cutoff: pd.Index) -> NDArray[np.int64]:
     """Steps after the cutoff of one instance at which a horizon has its labels."""
     if isinstance(fh.to_pandas(), pd.TimedeltaIndex):
         fh = ForecastingHorizon(labels, is_relative=False, freq=cutoff)
     steps: NDArray[np.int64] = fh.to_relative(cutoff).to_numpy().astype(np.int64)
-    if steps.min() < 1:
-        raise InvalidInputError(
-            f"fh asks for time stamps that are not after the last one of {name}, {cutoff[0]}"
-        )
     return steps
 
 
-def asked_for(values: Array, instances: list[Instance]) -> Array:
-    """(series, horizon, ...) -> (row of the forecast, ...)."""
-    return np.concatenate(
-        [part[instance.steps - 1] for part, instance in zip(values, instances, strict=True)]
-    )
+def positions_of(instance: Instance) -> NDArray[np.intp]:
+    """Positions in the context of the steps that are in sample."""
+    positions: NDArray[np.intp] = instance.steps[instance.steps < 1] + len(instance.y) - 1
+    if (positions < 0).any():
+        raise InvalidInputError(
+            f"fh asks for {instance.labels[0]}, but the context of {called(instance.key)} starts "
+            f"at {instance.y.index[0]}: in-sample forecasts reach back to its first point, and it "
+            f"keeps the last {len(instance.y)} points (context_length, at most what the network "
+            "can read)"
+        )
+    return positions
+
+
+def in_order(
+    before: NDArray[Number], after: NDArray[Number], instances: list[Instance]
+) -> NDArray[Number]:
+    """Rows of a horizon, instance by instance, from in-sample rows and (series, horizon, ...)."""
+    parts, start = [], 0
+    for instance, ahead in zip(instances, after, strict=True):
+        stop = start + int((instance.steps < 1).sum())
+        parts += [before[start:stop], ahead[instance.steps[instance.steps > 0] - 1]]
+        start = stop
+    return np.concatenate(parts)
 
 
 def target_values(instance: Instance) -> Array:

@@ -43,8 +43,13 @@ class Load(NamedTuple):
     reestimated: bool
 
     def tokens(self, series: Series) -> int:
-        """Tokens of a series' context, of all its variates."""
-        return sum(len(part) for part in series) * self.width(series)
+        """Tokens of a series' context, all its variates and its mirror image."""
+        return sum(len(part) for part in series) * self.width(series) * self.views(series)
+
+    def views(self, series: Series) -> int:
+        """In how many ways a series is forecast: 2 for a short context, also upside down."""
+        length = min(series.target.shape[1], self.context_length)
+        return 2 if length <= self.config.mirror_up_to else 1
 
     def width(self, series: Series) -> int:
         """Patches of a series' context."""
@@ -52,6 +57,9 @@ class Load(NamedTuple):
 
     def bytes(self, series: Series) -> int:
         """Estimate the memory that one more series takes while its group is forecast."""
+        return self.views(series) * self._bytes_of_a_view(series)
+
+    def _bytes_of_a_view(self, series: Series) -> int:
         config, variates = self.config, sum(len(part) for part in series)
         points = config.output_patches * config.patch_size
         steps = -(-self.horizon // points) - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,29 +9,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.randomness import dependent, uniforms
+from moirai_moe_forecaster.inference.dependence import dependent
+from moirai_moe_forecaster.inference.marginal import (
+    Array,
+    between_nodes,
+    normal_cdf,
+    normal_score,
+    score_at,
+)
+from moirai_moe_forecaster.inference.randomness import uniforms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Array = NDArray[np.float64]
-
-_TAIL = (1e-4, 2e-4, 3e-4, 5e-4, 7e-4, 1e-3, 0.0015, 0.002, 0.0025, 0.0035, 0.005, 0.0065, 0.008)
-_LOWER = sorted([*_TAIL, 0.015, 0.025])
-NODE_LEVELS: Array = np.array(
-    sorted([*_LOWER, *(k / 100 for k in range(1, 100)), *(1 - level for level in _LOWER)])
-)
-_NODE_SCORES: Array = np.array([NormalDist().inv_cdf(level) for level in NODE_LEVELS])
-
-
-class Dependence(NamedTuple):
-    """Correlation of the normal scores of steps: ``share * decay**lag``."""
-
-    share: float
-    decay: float
-
-
-INDEPENDENT = Dependence(0.0, 0.0)
 
 
 class Marginals(NamedTuple):
@@ -43,12 +31,16 @@ class Marginals(NamedTuple):
     quantiles : ndarray of float32, (series, node, horizon, variate)
         At `NODE_LEVELS`; NaN for variates that a series of a ragged batch does not have.
     mean : ndarray of float32, (series, horizon, variate)
-    location, scale : ndarray, (series, variate)
+    location : ndarray, (series, horizon, variate)
+    scale : ndarray, (series, variate)
         Back to raw values: ``standardised * scale + location``.
     ranks : ndarray of int32, (series, path, horizon, variate), or None
         Rank of each path among the paths of its step: how steps and variates depend on each other.
     seeds : ndarray of int64, (series, variate)
         Streams from which samples are drawn.
+    share : ndarray of float32, (series, variate)
+        How steps depend on each other where there are no ranks: their normal scores correlate as
+        ``share * decay**lag``.
     """
 
     quantiles: NDArray[np.float32]
@@ -57,6 +49,11 @@ class Marginals(NamedTuple):
     scale: Array
     ranks: NDArray[np.int32] | None
     seeds: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+    def moved(self, effect: Array) -> Marginals:
+        """Add a raw value (horizon, variate) to every step."""
+        return self._replace(location=self.location + effect)
 
     def of_series(self, index: int) -> Marginals:
         """Return one series, with a series axis of length 1 and only its own variates."""
@@ -64,10 +61,11 @@ class Marginals(NamedTuple):
         return Marginals(
             self.quantiles[index][None, ..., present],
             self.mean[index][None, ..., present],
-            self.location[index][None, present],
+            self.location[index][None, :, present],
             self.scale[index][None, present],
             None if self.ranks is None else self.ranks[index][None, ..., present],
             self.seeds[index][None, present],
+            self.share[index][None, present],
         )
 
 
@@ -86,8 +84,8 @@ class Forecast:
         Whether results drop the series and the variate axis.
     num_samples : int
         How many trajectories `samples` holds.
-    dependence : Dependence, optional
-        How steps depend on each other where `marginals` has no ranks.
+    decay : float, default=0
+        With the marginals' shares, how steps depend on each other where there are no ranks.
     """
 
     def __init__(
@@ -97,13 +95,13 @@ class Forecast:
         single: bool,
         univariate: bool,
         num_samples: int,
-        dependence: Dependence = INDEPENDENT,
+        decay: float = 0.0,
     ) -> None:
         self._marginals = marginals
         self._single = single
         self._univariate = univariate
         self._num_samples = num_samples
-        self._dependence = dependence
+        self._decay = decay
 
     def __repr__(self) -> str:
         series, _, horizon, variates = self._marginals.quantiles.shape
@@ -125,7 +123,7 @@ class Forecast:
             single=True,
             univariate=univariate,
             num_samples=self._num_samples,
-            dependence=self._dependence,
+            decay=self._decay,
         )
 
     @property
@@ -142,6 +140,12 @@ class Forecast:
     def median(self) -> Array:
         """Median of every step: (series, horizon, variate)."""
         return self.quantile(0.5)
+
+    @property
+    def nodes(self) -> Array:
+        """Values at the levels of `inference.marginal`: (series, horizon, variate, node)."""
+        values = self._drop(self._restore(self._marginals.quantiles.astype(np.float64)))
+        return np.moveaxis(values, 0 if self._single else 1, -1)
 
     def quantile(self, levels: ArrayLike) -> Array:
         """Quantiles at any levels.
@@ -163,9 +167,8 @@ class Forecast:
         InvalidInputError
             If a level is not a number within (0, 1).
         """
-        wanted = _check_levels(levels)
-        scores = np.array([NormalDist().inv_cdf(level) for level in np.atleast_1d(wanted)])
-        left, share = _between_nodes(scores)
+        wanted = check_levels(levels)
+        left, share = between_nodes(normal_score(np.atleast_1d(wanted)))
         share = share[:, None, None]
         nodes = self._marginals.quantiles
         low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
@@ -186,7 +189,7 @@ class Forecast:
         -------
         lower, upper : ndarray, (series, horizon, variate)
         """
-        if _check_levels(coverage).ndim:
+        if check_levels(coverage).ndim:
             raise InvalidInputError(f"coverage must be one number in (0, 1), got {coverage!r}")
         half = float(coverage) / 2
         return self.quantile(0.5 - half), self.quantile(0.5 + half)
@@ -204,22 +207,9 @@ class Forecast:
         ndarray
             Of that shape.
         """
-        location, scale = (
-            self._drop(a[:, None]) for a in (self._marginals.location, self._marginals.scale)
-        )
-        nodes = np.moveaxis(self._marginals.quantiles, 1, -1).astype(np.float64)
-        nodes = nodes[:, :, 0] if self._univariate else nodes
-        nodes = nodes[0] if self._single else nodes
-        x = (np.asarray(values, dtype=np.float64) - location) / scale
-        x = np.broadcast_to(x, nodes.shape[:-1])
-        left = ((nodes <= x[..., None]).sum(-1) - 1).clip(0, nodes.shape[-1] - 2)
-        low = np.take_along_axis(nodes, left[..., None], -1)[..., 0]
-        high = np.take_along_axis(nodes, left[..., None] + 1, -1)[..., 0]
-        width = high - low
-        share = np.where(width > 0, (x - low) / np.where(width > 0, width, 1.0), x >= high)
-        score = _NODE_SCORES[left] + share * (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
-        probability: Array = torch.special.ndtr(torch.from_numpy(score)).numpy()
-        return np.where(np.isnan(x), np.nan, probability)
+        nodes = self.nodes
+        x = np.broadcast_to(np.asarray(values, dtype=np.float64), nodes.shape[:-1])
+        return normal_cdf(score_at(nodes, x))
 
     @property
     def samples(self) -> Array:
@@ -233,15 +223,15 @@ class Forecast:
         horizon = self.horizon
         streams = torch.from_numpy(self._marginals.seeds)
         draws = uniforms(streams, 2**40, self._num_samples * horizon).unflatten(-1, (-1, horizon))
-        if ranks is None and self._dependence.share:
-            draws = dependent(draws, *self._dependence)
+        if ranks is None and self._marginals.share.any():
+            shares = torch.from_numpy(self._marginals.share)
+            draws = dependent(draws, shares[..., None], self._decay)
         level = draws.numpy().transpose(0, 2, 3, 1)
         if ranks is not None:
             paths = ranks.shape[1]
             chosen = np.arange(self._num_samples) % paths
             level = (ranks[:, chosen].astype(np.float64) + level) / paths
-        score = torch.special.ndtri(torch.from_numpy(level).double()).numpy()
-        left, share = _between_nodes(score)
+        left, share = between_nodes(normal_score(level.astype(np.float64)))
         low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
         high = np.take_along_axis(quantiles, left + 1, 1)
         return self._drop(self._restore(low + share * (high - low)))
@@ -253,22 +243,18 @@ class Forecast:
         return plot_forecast(self, history, **options)
 
     def _restore(self, values: Array) -> Array:
-        """Map standardised (series, ..., horizon, variate) back to raw values."""
-        middle = (slice(None), *[None] * (values.ndim - 2))
-        return values * self._marginals.scale[middle] + self._marginals.location[middle]
+        """Map standardised (series, [level,] horizon, variate) back to raw values."""
+        location, scale = self._marginals.location, self._marginals.scale[:, None]
+        if values.ndim == 4:
+            location, scale = location[:, None], scale[:, None]
+        return values * scale + location
 
     def _drop(self, values: Array) -> Array:
         values = values[..., 0] if self._univariate else values
         return values[0] if self._single else values
 
 
-def _between_nodes(scores: Array) -> tuple[NDArray[np.intp], Array]:
-    """Node to the left of each normal score, and how far on to the next one it lies."""
-    left = (np.searchsorted(_NODE_SCORES, scores, side="right") - 1).clip(0, len(_NODE_SCORES) - 2)
-    return left, (scores - _NODE_SCORES[left]) / (_NODE_SCORES[left + 1] - _NODE_SCORES[left])
-
-
-def _check_levels(levels: ArrayLike) -> Array:
+def check_levels(levels: ArrayLike) -> Array:
     try:
         wanted = np.asarray(levels, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,19 +14,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.adapters_file import (
+    Adapters,
+    adapted_network,
+    holds_adapters,
+    load_adapted,
+    load_adapters,
+    save_adapters,
+)
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import (
-    TOKENS_ON_CPU,
-    Load,
-    automatic_budget,
-    groups,
-    halved_when_short,
-)
-from moirai_moe_forecaster.inference.forecast import NODE_LEVELS, Dependence, Forecast, Marginals
+from moirai_moe_forecaster.inference.arguments import check_count, read_device, read_dtype
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.dependence import Dependence
+from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.frame import predict_df
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.mirror import averaged, mirrored, short
+from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
+from moirai_moe_forecaster.inference.representation import embed
 from moirai_moe_forecaster.inference.rollout import (
     Marginal,
     frozen_rollout,
@@ -35,12 +45,18 @@ from moirai_moe_forecaster.inference.rollout import (
     seeded_draw,
 )
 from moirai_moe_forecaster.inference.series import Series, read_series
+from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.model.network import MoiraiMoE
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.training.tuning_report import TuningReport
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATHS = 100
+DEFAULT_PATHS = 16
 Normalisation = Literal["frozen", "reestimated"]
+CovariateUse = Literal["regression", "tokens"]
 
 
 class MoiraiMoEPipeline:
@@ -59,6 +75,10 @@ class MoiraiMoEPipeline:
         Bytes that a forecast may take beside its data and result; None is a quarter of what is
         free, on a CPU at most 512 MiB. It decides how many series go through the network together,
         not what is forecast.
+    adapters : Adapters, optional
+        What fine-tuning added to the checkpoint, apart from it.
+    tuning : TuningReport, optional
+        What fine-tuning did; printed, a table of scores before and after.
 
     Examples
     --------
@@ -74,6 +94,8 @@ class MoiraiMoEPipeline:
         self.network = network.eval()
         self.info = info
         self.memory_budget: int | None = None
+        self.adapters: Adapters | None = None
+        self.tuning: TuningReport | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,8 +128,51 @@ class MoiraiMoEPipeline:
             If the device or the dtype is not known.
         """
         target, number = read_device(device), read_dtype(dtype)
-        checkpoint = load_checkpoint(name_or_path, revision=revision)
+        if name_or_path is not None and holds_adapters(name_or_path):
+            checkpoint = load_adapted(name_or_path)
+        else:
+            checkpoint = load_checkpoint(name_or_path, revision=revision)
         return cls(checkpoint.network.to(target, number), checkpoint.info)
+
+    def with_adapters(self, directory: str | Path) -> MoiraiMoEPipeline:
+        """Return a pipeline of this checkpoint with adapters that were trained on it.
+
+        `from_pretrained` does both at once where it can find the checkpoint again.
+
+        Parameters
+        ----------
+        directory : str or Path
+            What `save_adapters` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If there are none, or they belong to another checkpoint.
+        """
+        adapters = load_adapters(directory)
+        adapted = MoiraiMoEPipeline(adapted_network(self.network, adapters), self.info)
+        adapted.memory_budget, adapted.adapters = self.memory_budget, adapters
+        return adapted
+
+    def save_adapters(self, directory: str | Path) -> None:
+        """Write only what fine-tuning added to the checkpoint, not the checkpoint.
+
+        Parameters
+        ----------
+        directory : str or Path
+            `from_pretrained` takes it, and `with_adapters`.
+
+        Raises
+        ------
+        InvalidInputError
+            If this pipeline has no adapters: it was not fine-tuned, or in mode "full".
+        """
+        if self.adapters is None:
+            raise InvalidInputError(
+                "this pipeline has no adapters: fine-tune it in mode 'lora', 'head' or 'router', "
+                "or write the whole network with save_pretrained"
+            )
+        save_adapters(self.adapters, directory)
 
     def save_pretrained(
         self, directory: str | Path, layout: Literal["native", "official"] = "native"
@@ -151,6 +216,7 @@ class MoiraiMoEPipeline:
         num_samples: int = 100,
         batch_size: int | None = None,
         normaliser: Normalisation = "frozen",
+        covariate_use: CovariateUse | None = None,
         random_state: RandomState = None,
         progress: bool = False,
     ) -> Forecast:
@@ -171,8 +237,10 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 100. Not used within the
-            patches that one pass predicts, where quantiles are exact.
+            Paths that carry the uncertainty between patches; None is 16, whose quantiles are more
+            accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
+            that one pass predicts, where quantiles are exact. Take more for joint statements about
+            horizons beyond.
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.
         batch_size : int, optional
@@ -181,6 +249,11 @@ class MoiraiMoEPipeline:
         normaliser : {"frozen", "reestimated"}, default="frozen"
             Whether the statistics of the context hold for the whole horizon, or are estimated anew
             with every drawn patch as the official implementation does: much slower.
+        covariate_use : {"regression", "tokens"}, optional
+            How `future_covariates` act: through a sparse regression on the context, whose effect
+            is added to the forecast of what it leaves, or as further tokens of the network. None
+            is tokens for official checkpoints and the regression for others, which it helps more.
+            `past_covariates` are always tokens.
         random_state : int, numpy Generator or RandomState, optional
             With the same number, the same series has the same forecast in any batch. None draws
             fresh.
@@ -202,36 +275,36 @@ class MoiraiMoEPipeline:
         check_count("num_samples", num_samples)
         paths = DEFAULT_PATHS if num_paths is None else check_count("num_paths", num_paths)
         most = None if batch_size is None else check_count("batch_size", batch_size)
-        length = self._context_length(context_length)
+        length = self.used_context_length(context_length)
         if normaliser not in ("frozen", "reestimated"):
             raise InvalidInputError(
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
             )
+        regress = self.regresses(covariate_use)
         batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
         seed = draw_seed(random_state)
-        summaries: list[Marginals | None] = [None] * len(batch.series)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
         load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
-        device = next(self.network.parameters()).device
-        budget = self.memory_budget or automatic_budget(device)
-        tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+        limits = {"memory_budget": self.memory_budget, "batch_size": most}
+        series, effects = batch.series, None
+        if regress and any(len(part.future) for part in series):
+            series, effects = take_out(self.network, series, load, **limits)
 
         def work(members: list[int]) -> list[Marginals]:
-            group = [batch.series[index] for index in members]
-            return self._summaries(group, load, seed)
+            return self._summaries([series[index] for index in members], load, seed)
 
+        summaries: dict[int, Marginals] = {}
+        device = next(self.network.parameters()).device
         with bar:
-            for group in groups(batch.series, load, budget, tokens, most):
-                for members, results in halved_when_short(group, work):
-                    for index, summary in zip(members, results, strict=True):
-                        summaries[index] = summary
-                    bar.update(len(members))
+            for index, summary in in_passes(series, load, device, work, **limits):
+                summaries[index] = summary if effects is None else summary.moved(effects[index].T)
+                bar.update()
         return Forecast(
-            _stack([summary for summary in summaries if summary is not None]),
+            _stack([summaries[index] for index in range(len(series))]),
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
-            dependence=self._dependence,
+            decay=self.config.dependence_decay,
         )
 
     def predict_stream(
@@ -262,33 +335,83 @@ class MoiraiMoEPipeline:
             for index, item in enumerate(chunk):
                 yield forecast.of_series(index, univariate=np.ndim(item) == 1)
 
+    def regresses(self, covariate_use: CovariateUse | None = None) -> bool:
+        """Tell whether known-future covariates act through a regression: see `predict`.
+
+        Raises
+        ------
+        InvalidInputError
+            If `covariate_use` is none of those that `predict` takes.
+        """
+        if covariate_use not in (None, "regression", "tokens"):
+            raise InvalidInputError(
+                f"covariate_use must be 'regression', 'tokens' or None, got {covariate_use!r}"
+            )
+        if covariate_use is None:
+            return self.config.shift_known_future
+        return covariate_use == "regression"
+
+    def routing(
+        self,
+        y: Any,
+        *,
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        horizon: int = 0,
+        context_length: int | None = None,
+        progress: bool = False,
+    ) -> RoutingReport:
+        """Report which experts the tokens of the series' contexts are sent to, in every layer.
+
+        Parameters
+        ----------
+        y, past_covariates, future_covariates, horizon, context_length, progress
+            As for `embed`.
+
+        Returns
+        -------
+        RoutingReport
+
+        Raises
+        ------
+        InvalidInputError
+            If data cannot be used as given; the message names the series.
+        """
+        from moirai_moe_forecaster.routing_report import make_report
+
+        covariates = (past_covariates, future_covariates)
+        return make_report(self, y, covariates, horizon, context_length, progress=progress)
+
+    predict_df = predict_df
+    embed = embed
+    fine_tune = fine_tune
+
     @torch.inference_mode()
     def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
         """Forecast alike series in one pass and summarise each."""
         horizon, length = load.horizon, load.context_length
         size = self.config.output_patches * self.config.patch_size
         blocks = -(-horizon // size)
+        count, images = len(group), short(group, length, self.config.mirror_up_to)
+        group = [*group, *(mirrored(group[index]) for index in images)]
         cut = [series.last(length) for series in group]
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
-        draw = seeded_draw(
-            torch.from_numpy(seeds).to(device), load.paths if blocks > 1 else 1, *self._dependence
-        )
+        dependence = Dependence.of(self.config)
+        paths = load.paths if blocks > 1 else 1
+        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths, dependence)
         prompt = make_prompt(group, horizon, self.config, length)
         if load.reestimated:
             rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
         else:
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
-        marginal = marginalise(rollout, horizon, levels)
-        location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
-        return _split(marginal, location, scale, seeds, joint=blocks > 1)
+        marginal = averaged(marginalise(rollout, horizon, levels, dependence), images)
+        location, scale = (part[:count, ..., 0].numpy() for part in prompt.normaliser)
+        return _split(marginal, location, scale, seeds[:count], joint=blocks > 1)
 
-    @property
-    def _dependence(self) -> Dependence:
-        return Dependence(self.config.dependence_share, self.config.dependence_decay)
-
-    def _context_length(self, context_length: int | None) -> int:
+    def used_context_length(self, context_length: int | None) -> int:
+        """Return how many points are used if so many are asked for; None asks for the most."""
         if context_length is None:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
@@ -305,15 +428,17 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
+    share = marginal.share.cpu().numpy().astype(np.float32)
     ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
             quantiles[i : i + 1],
             mean[i : i + 1],
-            location[i : i + 1],
+            np.repeat(location[i : i + 1, None], mean.shape[1], 1),
             scale[i : i + 1],
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
+            share[i : i + 1],
         )
         for i in range(len(mean))
     ]
@@ -341,31 +466,3 @@ def _stack(summaries: Sequence[Marginals]) -> Marginals:
         )
 
     return Marginals(*(joined(field) for field in Marginals._fields))
-
-
-def check_count(name: str, value: Any) -> int:
-    """Return an integer of at least 1, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
-
-
-def read_device(device: str | torch.device) -> torch.device:
-    """Return the device; "auto" is CUDA, then MPS, then the CPU."""
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
-
-
-def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """Return the floating-point type; None is float32."""
-    wanted = torch.float32 if dtype is None else dtype
-    number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
-    if not isinstance(number, torch.dtype) or not number.is_floating_point:
-        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
-    return number

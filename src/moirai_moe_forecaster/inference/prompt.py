@@ -109,7 +109,11 @@ class Prompt(NamedTuple):
 
 
 def make_prompt(
-    group: Sequence[Series], horizon: int, config: ModelConfig, context_length: int
+    group: Sequence[Series],
+    horizon: int,
+    config: ModelConfig,
+    context_length: int,
+    prefixes: Sequence[int] | None = None,
 ) -> Prompt:
     """Lay out series with equal numbers of variates and covariates of each kind.
 
@@ -122,6 +126,9 @@ def make_prompt(
         Conventions of the checkpoint.
     context_length : int
         Earlier points are dropped, after they have helped to fill missing ones.
+    prefixes : sequence of int, optional
+        How many of each series' first points the normaliser of targets and past covariates may
+        see; all by default.
     """
     size = config.patch_size
     filled = [_filled(series.target, config)[:, -context_length:] for series in group]
@@ -146,7 +153,10 @@ def make_prompt(
     values = torch.where(observed, values, 0.0)
     seen = _observed_targets(group, context, size)
     observed[:, :targets, : context * size] = seen
-    normaliser = fit_normaliser(values, observed, config.scale_rule)
+    counted = observed
+    if prefixes is not None:
+        counted = observed & _first_points(group, prefixes, observed, context * size)
+    normaliser = fit_normaliser(values, counted, config.scale_rule)
     any_target = patches(seen, size).any(-1).any(1)
     past_times = time_index(any_target, config.time_index)
     future_times = past_times[:, -1:] + 1 + torch.arange(ahead)
@@ -188,6 +198,17 @@ def _observed_targets(group: Sequence[Series], context: int, size: int) -> Tenso
     for row, series in enumerate(group):
         observed[row, :, context * size - series.target.shape[1] :] = ~np.isnan(series.target)
     return torch.from_numpy(observed)
+
+
+def _first_points(
+    group: Sequence[Series], prefixes: Sequence[int], like: Tensor, end: int
+) -> Tensor:
+    """Mask (series, variate, time) of first points; all of those of known-future covariates."""
+    mask = torch.ones_like(like)
+    for row, (series, prefix) in enumerate(zip(group, prefixes, strict=True)):
+        plain = len(series.target) + len(series.past)
+        mask[row, :plain, end - series.target.shape[1] + prefix :] = False
+    return mask
 
 
 def _tokens(values: Tensor, observed: Tensor, times: Tensor, variate: int) -> TokenBatch:

@@ -63,17 +63,31 @@ def uniforms(seeds: Tensor, first: int, count: int) -> Tensor:
     return (_shift(_integers(seeds, first, count), 64 - BITS).float() + 0.5) / 2**BITS
 
 
-def dependent(numbers: Tensor, share: float, decay: float) -> Tensor:
-    """Make independent uniform numbers depend on their neighbours along the last axis.
+def stratified(seeds: Tensor, paths: int, first: int, count: int) -> Tensor:
+    """Numbers for the paths of a series, each uniform on (0, 1) and together evenly spread.
 
-    The result is uniform too; its normal scores correlate as ``share * decay**lag`` (a Gaussian
-    copula).
+    Of every number, one path has its value in each of `paths` equal parts of (0, 1): Latin
+    hypercube sampling (McKay, Beckman and Conover 1979, Technometrics 21), whose averages over
+    paths vary much less than those of independent numbers.
+
+    Parameters
+    ----------
+    seeds : Tensor of int64, (...)
+        One stream each.
+    paths, first, count : int
+        Which stretch of the paths' own streams.
+
+    Returns
+    -------
+    Tensor of float32, (..., path, count)
     """
-    points = torch.arange(numbers.shape[-1], dtype=torch.float64)
-    correlation = share * decay ** (points[:, None] - points).abs()
-    factor = torch.linalg.cholesky(correlation.fill_diagonal_(1)).to(numbers)
-    scores = torch.special.ndtri(numbers) @ factor.mT
-    return torch.special.ndtr(scores).clamp(2.0 ** -(BITS + 1), 1 - 2.0 ** -(BITS + 1))
+    integers = _integers(split(seeds, paths), first, count)
+    order = integers.argsort(-2)
+    places = torch.arange(paths, device=seeds.device)[:, None].expand_as(order)
+    rank = torch.empty_like(order).scatter_(-2, order, places)
+    # the lowest bits have nothing to do with the order, which the highest decide
+    within = ((integers & (2**BITS - 1)).float() + 0.5) / 2**BITS
+    return ((rank + within) / paths).clamp(2.0 ** -(BITS + 1), 1 - 2.0 ** -(BITS + 1))
 
 
 def _integers(seeds: Tensor, first: int, count: int) -> Tensor:

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence, dependent
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.randomness import dependent, split, uniforms
+from moirai_moe_forecaster.inference.randomness import stratified
 from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.attention import KeyValue, visibility
 from moirai_moe_forecaster.model.mixture import Affine, Mixture
@@ -45,26 +46,26 @@ Draw = Callable[[int, Mixture], Tensor]
 """Gives the draws of a block from its number and its mixture."""
 
 
-def seeded_draw(seeds: Tensor, paths: int, share: float = 0.0, decay: float = 0.0) -> Draw:
-    """Draw from each series' own random numbers, however many paths, steps or series there are.
+def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT) -> Draw:
+    """Draw from each series' own random numbers, whatever other series there are.
 
     Parameters
     ----------
     seeds : Tensor of int64, (series, target)
     paths : int
-    share, decay : float, default=0
-        `ModelConfig.dependence_share` and `dependence_decay`; without a share points are
-        independent.
+    dependence : Dependence, optional
+        Of the points of one block; by default they are independent.
     """
-    streams = split(seeds, paths).transpose(1, 2)
 
     def draw(block: int, mixture: Mixture) -> Tensor:
-        points = mixture.shape[3:].numel()
-        numbers = uniforms(streams, 3 * points * block, 3 * points if share == 0 else points)
+        shape = mixture.shape[3:]
+        count = shape.numel() * (1 if dependence.exists else 3)
+        numbers = stratified(seeds, paths, count * block, count).transpose(1, 2)
         of_paths = mixture.map(lambda x: x.expand(-1, -1, paths, -1, -1, -1))
-        if share == 0:
-            return of_paths.sample(numbers.unflatten(-1, (3, *mixture.shape[3:])).movedim(3, 0))
-        return of_paths.icdf_at(dependent(numbers, share, decay).unflatten(-1, mixture.shape[3:]))
+        if not dependence.exists:
+            return of_paths.sample(numbers.unflatten(-1, (3, *shape)).movedim(3, 0))
+        share = dependence.shares(mixture)
+        return of_paths.icdf_at(dependent(numbers, share, dependence.decay).unflatten(-1, shape))
 
     return draw
 
@@ -159,28 +160,34 @@ class Marginal(NamedTuple):
     quantiles : Tensor, (level, series, target, time)
     mean : Tensor, (series, target, time)
     draws : Tensor, (series, path, target, time)
+    share : Tensor, (series, target)
+        How the points of the first block depend on each other, `Dependence.shares`.
     """
 
     quantiles: Tensor
     mean: Tensor
     draws: Tensor
+    share: Tensor
 
 
-def marginalise(blocks: Iterator[Block], horizon: int, levels: Tensor) -> Marginal:
+def marginalise(
+    blocks: Iterator[Block], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
+) -> Marginal:
     """Average the paths' mixtures and take quantiles of the averages."""
-    quantiles, means, draws = [], [], []
+    quantiles, means, draws, shares = [], [], [], []
     left = horizon
     for block in blocks:
+        shares.append(dependence.shares(block.mixture)[:, 0])
         points = min(block.mixture.shape[3:].numel(), left)
         cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
         pooled = cut.pool(1)
-        quantile = pooled.icdf(levels)
-        quantiles.append(quantile)
+        quantiles.append(pooled.icdf(levels))
         # heavy-tailed components can have a mean beyond every quantile that is kept, or none
-        means.append(pooled.mean().nan_to_num().clamp(quantile[0], quantile[-1]))
+        means.append(pooled.mean().nan_to_num().clamp(quantiles[-1][0], quantiles[-1][-1]))
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
-    return Marginal(torch.cat(quantiles, -1), torch.cat(means, -1), torch.cat(draws, -1))
+    quantile, mean, draw = (torch.cat(tensors, -1) for tensors in (quantiles, means, draws))
+    return Marginal(quantile, mean, draw, shares[0])
 
 
 def _next_patches(

@@ -46,11 +46,14 @@ class SeriesBatch(NamedTuple):
         One series was passed by itself, not in a list or a panel: results drop the series axis.
     univariate : bool
         All series were one-dimensional: results drop the variate axis.
+    names : list of hashable
+        Keys of a panel's instances, else positions.
     """
 
     series: list[Series]
     single: bool
     univariate: bool
+    names: list[Hashable]
 
 
 class _Items(NamedTuple):
@@ -102,7 +105,8 @@ def read_series(
         for parts in zip(arrays, past, future, strict=True)
     ]
     univariate = all(np.ndim(item) == 1 for item in targets.items)
-    return SeriesBatch(series, targets.single, univariate)
+    names = [*range(len(series))] if targets.keys is None else targets.keys
+    return SeriesBatch(series, targets.single, univariate, names)
 
 
 def _split(data: Any) -> _Items:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import torch
 
+from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline, read_device, read_dtype
+from moirai_moe_forecaster.inference.arguments import read_device, read_dtype
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 NETWORKS_KEPT = 4
@@ -34,8 +36,10 @@ class Source(NamedTuple):
 
 def last_written(model_path: str | Path | None) -> int:
     """When a local checkpoint was last written, in nanoseconds; 0 for any other."""
-    weights = Path(model_path or "", "model.safetensors")
-    return weights.stat().st_mtime_ns if model_path and weights.exists() else 0
+    if not model_path:
+        return 0
+    files = [Path(model_path, name) for name in ("model.safetensors", ADAPTERS_FILE)]
+    return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
 def shared_pipeline(source: Source) -> MoiraiMoEPipeline:

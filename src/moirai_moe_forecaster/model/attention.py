@@ -36,9 +36,12 @@ class KeyValue(NamedTuple):
     values: Tensor
 
     def room(self, batch: int, tokens: int) -> KeyValue:
-        """Return uninitialised room for tokens like these."""
-        shape = (batch, self.keys.shape[1], tokens, self.keys.shape[3])
-        return KeyValue(self.keys.new_empty(shape), self.values.new_empty(shape))
+        """Return uninitialised room for tokens like these, (batch, heads, tokens, head_dim).
+
+        In memory the tokens come first, so that a step writes one stretch of it.
+        """
+        shape = (tokens, batch, self.keys.shape[1], self.keys.shape[3])
+        return KeyValue(*(part.new_empty(shape).permute(1, 2, 0, 3) for part in self))
 
     def put(self, start: int, new: KeyValue) -> KeyValue:
         """Write tokens at `start` of this room and return all up to their end."""

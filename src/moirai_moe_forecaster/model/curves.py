@@ -160,7 +160,7 @@ class CountCurve(NamedTuple):
     """The negative binomial distribution, by a table of the heights of its steps.
 
     It has every small count and few large ones, between which the sum is taken as linear. The
-    members' tables are one where they share their unit.
+    members' tables are summed where they share their unit.
     """
 
     table: Tensor
@@ -169,14 +169,17 @@ class CountCurve(NamedTuple):
     @classmethod
     def of(cls, weights: Tensor, negative_binomial: NegativeBinomial, unit: Unit) -> CountCurve:
         """Prepare; parameters are (point, member) each."""
-        small = negative_binomial.small_heights()
-        far = torch.ones_like(small[..., :1]).repeat(1, 1, LARGE_COUNTS)
-        beyond = small[..., -1] < 1 - NEGLIGIBLE
-        if bool(beyond.any()):
-            some = [parameter[beyond][:, None] for parameter in negative_binomial]
-            far[beyond] = NegativeBinomial(*some).cdf(_counts(weights)[SMALL_COUNTS:])
-        table = weights[..., None] * torch.cat((small, far), -1)
-        return cls(table if unit else table.sum(1, keepdim=True), unit)
+        summed = unit is None
+        small, below = negative_binomial.small_heights(weights, summed=summed)
+        far = weights[..., None] if not summed else weights.sum(1, keepdim=True)[..., None]
+        far = far.repeat(1, 1, LARGE_COUNTS)
+        point, member = (below < 1 - NEGLIGIBLE).nonzero(as_tuple=True)
+        if len(point):
+            some = [parameter[point, member, None] for parameter in negative_binomial]
+            heights = NegativeBinomial(*some).cdf(_counts(weights)[SMALL_COUNTS:])
+            missing = weights[point, member, None] * (heights - 1)
+            far.index_put_((point, 0 * member if summed else member), missing, accumulate=True)
+        return cls(torch.cat((small, far), -1), unit)
 
     def at(self, x: Tensor) -> Tensor:
         """Weighted sum over members at x (point, grid)."""

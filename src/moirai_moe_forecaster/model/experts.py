@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from moirai_moe_forecaster.model.routing import Routing
 
-# On a CPU, groups of these sizes pass through products of weights and transposed tokens up to
-# twice as fast as through products of tokens and transposed weights (docs/benchmarks.md).
-FEATURE_MAJOR = range(6, 64)
+# In float32 on a CPU, products of weights and tokens beat products of tokens and weights for some
+# numbers of tokens, up to four times (docs/benchmarks.md): for few tokens if they are contiguous,
+# for more if their features are. In bfloat16 it makes no difference.
+FEW_TOKENS = range(2, 11)
+FEATURE_MAJOR = range(16, 129)
 
 
 class Experts(nn.Module):
@@ -41,7 +43,7 @@ class Experts(nn.Module):
         results return to the tokens' order before they are weighted and summed, which makes the
         sum independent of the other tokens.
         """
-        per_token, num_experts = routing.experts.shape[-1], len(self.weight_in)
+        per_token, num_experts = routing.experts.shape[-1], routing.scores.shape[-1]
         chosen, order = routing.experts.flatten().sort(stable=True)
         expert = torch.arange(num_experts, device=x.device)
         ends = torch.searchsorted(chosen, expert, right=True, out_int32=True)
@@ -62,22 +64,31 @@ class Experts(nn.Module):
 
     def _on_gpu(self, x: Tensor, ends: Tensor) -> Tensor:
         """Do the same by two grouped products, for which the host need not know the groups."""
+        weights = self.weight_in, self.weight_out
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
         else:
-            dtype = self.weight_in.dtype
-        weight_in, weight_out = (w.to(dtype).mT for w in (self.weight_in, self.weight_out))
+            dtype = weights[0].dtype
+        weight_in, weight_out = (weight.to(dtype).mT for weight in weights)
         gate, linear = F.grouped_mm(x.to(dtype), weight_in, offs=ends).chunk(2, -1)
         return F.grouped_mm(F.silu(gate) * linear, weight_out, offs=ends)
 
 
 def _swiglu(x: Tensor, weight_in: Tensor, weight_out: Tensor) -> Tensor:
     """Apply one expert to its tokens."""
-    if len(x) in FEATURE_MAJOR:
-        gate, linear = (weight_in @ x.mT).chunk(2)
-        return (weight_out @ (F.silu(gate) * linear)).mT
-    gate, linear = F.linear(x, weight_in).chunk(2, -1)
-    return F.linear(F.silu(gate) * linear, weight_out)
+    if len(x) == 1 and x.dtype == torch.float32 and not x.is_cuda:
+        # the product of a matrix and a vector takes more than twice the time of that and two
+        return _swiglu(x.repeat(2, 1), weight_in, weight_out)[:1]
+    gate, linear = _product(x, weight_in).chunk(2, -1)
+    gated = F.silu(gate) * linear
+    return _product(gated.contiguous() if len(x) in FEW_TOKENS else gated, weight_out)
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply tokens (token, feature) by weights (output, feature) in the order that is fast."""
+    if x.dtype == torch.float32 and (len(x) in FEW_TOKENS or len(x) in FEATURE_MAJOR):
+        return (weight @ x.mT).mT
+    return F.linear(x, weight)
 
 
 class _Take(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import Component
 from moirai_moe_forecaster.model.components import KINDS, Distribution
+from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
 from moirai_moe_forecaster.model.quantiles import quantiles, quantiles_at
 
 
@@ -104,6 +105,22 @@ class Mixture(NamedTuple):
         """Return the mean of every point (*shape)."""
         return self._average([self._outer(component.mean()) for component in self.components])
 
+    def spread(self) -> Tensor:
+        """Return a robust standard deviation of every point (*shape) of a plain mixture.
+
+        That of normal distributions with the components' middles and widths.
+        """
+        one = torch.ones((), device=self.log_weights.device)
+        ends = [
+            torch.stack([c.anchors(side * one)[0] for side in (-1, 0, 1)]) for c in self.components
+        ]
+        low, middle, high = (torch.stack(part) for part in zip(*ends, strict=True))
+        weights = self.log_weights[:, 0].exp()
+        center = (weights * middle).sum(0)
+        variance = (weights * ((high - low).square() / 4 + (middle - center).square())).sum(0)
+        scale = 1.0 if self.unit is None else self.unit.scale[0]
+        return variance.sqrt().clamp_min(1e-12) * scale
+
     def sample(self, uniforms: Tensor) -> Tensor:
         """Draw one value per point of a plain mixture.
 
@@ -119,8 +136,16 @@ class Mixture(NamedTuple):
         choice, first, second = uniforms[:, None]
         last = len(self.components) - 1
         chosen = (self.log_weights.exp().cumsum(0) < choice).sum(0).clamp_max(last)
-        draws = torch.stack([c.sample(first, second) for c in self.components])
-        return self._outer(draws.gather(0, chosen[None])[0])[0]
+        draws = torch.empty_like(first)
+        for number, component in enumerate(self.components):
+            mine = chosen == number
+            if isinstance(component, NegativeBinomial):
+                # far more costly than the others, so only where it was chosen
+                own = NegativeBinomial(*(parameter[mine] for parameter in component))
+                draws[mine] = own.sample(first[mine], second[mine])
+            else:
+                draws = torch.where(mine, component.sample(first, second), draws)
+        return self._outer(draws)[0]
 
     def icdf(self, levels: Tensor) -> Tensor:
         """Quantiles of every point.

@@ -55,24 +55,40 @@ class NegativeBinomial(NamedTuple):
         """Return the mean."""
         return self.total_count * self.logits.exp()
 
-    def small_heights(self) -> Tensor:
-        """Distribution function (..., count) at the counts below `SMALL_COUNTS`."""
+    def small_heights(self, weights: Tensor, *, summed: bool) -> tuple[Tensor, Tensor]:
+        """Distribution function at the counts below `SMALL_COUNTS`, times weights (..., member).
+
+        Returns
+        -------
+        heights : Tensor, (..., member, count)
+            With one member if `summed`, the sum of all.
+        below : Tensor, (..., member)
+            Probability of these counts.
+        """
         chance = torch.sigmoid(self.logits)
         mass = (self.total_count * F.logsigmoid(-self.logits)).exp()
-        masses = [mass]
-        for count in range(SMALL_COUNTS - 1):
+        below, masses = torch.zeros_like(mass), []
+        for count in range(SMALL_COUNTS):
+            below = below + mass
+            weighted = weights * mass
+            masses.append(weighted.sum(-1, keepdim=True) if summed else weighted)
             mass = mass * chance * ((self.total_count + count) / (count + 1))
-            masses.append(mass)
-        return torch.stack(masses, -1).cumsum(-1).clamp_max(1)
+        return torch.stack(masses, -1).cumsum(-1), below
 
     def sample(self, first: Tensor, second: Tensor) -> Tensor:
         """Invert the cdf at `first`: count small steps one by one, search for large ones."""
-        first, total_count, logits = torch.broadcast_tensors(first, self.total_count, self.logits)
-        draws = (NegativeBinomial(total_count, logits).small_heights() < first[..., None]).sum(-1)
+        level, total_count, logits = torch.broadcast_tensors(first, self.total_count, self.logits)
+        chance = torch.sigmoid(logits)
+        mass = (total_count * F.logsigmoid(-logits)).exp()
+        draws, below = torch.zeros_like(level), mass
+        for count in range(SMALL_COUNTS):
+            short = below < level
+            draws = draws + short
+            mass = mass * chance * ((total_count + count) / (count + 1))
+            below = below + mass
         far = draws == SMALL_COUNTS
-        draws = draws.to(first.dtype)
         if bool(far.any()):
-            draws[far] = NegativeBinomial(total_count[far], logits[far])._search(first[far])
+            draws[far] = NegativeBinomial(total_count[far], logits[far])._search(level[far])
         return draws
 
     def _search(self, level: Tensor) -> Tensor:

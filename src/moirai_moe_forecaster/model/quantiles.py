@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 FIRST_GRID = 32
 REFINED_GRID = 48
 ROUNDS = 2
+ROUGH_MEMBERS = 24
+TAIL_GRID = 4
 MANY_LEVELS = 64
-NEAR = 0.1
+NEAR = (-0.1, -0.01, 0.01, 0.1)
 BEYOND = 1.0
 LEAST = 1e-7
 LARGEST = 1e36
@@ -32,7 +34,8 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
 
     The average cdf of all members is evaluated on one grid per point, which is first spread over
     all that any component reaches and then moved to where the last evaluation saw the quantiles.
-    Between its points the logit of the cdf is taken as linear, so that levels never cross.
+    Of many members, a part is enough for all evaluations but the last. Between grid points the
+    logit of the cdf is taken as linear, so that levels never cross.
 
     Parameters
     ----------
@@ -48,21 +51,26 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     """
     flat = mixture.map(lambda tensor: tensor.flatten(1).T.contiguous())
     weights = flat.log_weights.exp()
-    parts = zip(weights, flat.components, strict=True)
-    curves = [curve_of(weight, component, flat.unit) for weight, component in parts]
+    curves = _curves(weights, flat.components, flat.unit)
+    stride = max(weights.shape[2] // ROUGH_MEMBERS, 1)
+    rough = curves if stride == 1 else _curves(weights, flat.components, flat.unit, stride)
     wanted = levels.logit()
     low, high = wanted[0] - BEYOND, wanted[-1] + BEYOND
     scale = _Scale.of(weights, flat.components, flat.unit, torch.stack((low, high)).sigmoid())
     landmarks = scale.coordinate(torch.cat([curve.landmarks() for curve in curves], 1))
-    near = wanted if len(levels) > MANY_LEVELS else torch.cat((wanted - NEAR, wanted + NEAR))
+    beside = [wanted] if len(levels) > MANY_LEVELS else [wanted + shift for shift in NEAR]
+    tail = _steps(TAIL_GRID, levels)
+    tails = [torch.lerp(wanted[0], low, tail), torch.lerp(wanted[-1], high, tail)]
+    near = torch.cat(beside + tails).sort().values
     refined = torch.lerp(low, high, _steps(REFINED_GRID, levels))
 
     grid = torch.lerp(scale.start, scale.stop, _steps(FIRST_GRID, levels))
-    for next_levels in (*[refined] * ROUNDS, near.sort().values, wanted):
+    rounds = [(rough, refined)] * ROUNDS + [(rough, near), (curves, wanted)]
+    for used, next_levels in rounds:
         grid = torch.cat((scale.start, grid, scale.stop), 1)
         if landmarks.shape[1]:
             grid = torch.cat((grid, landmarks), 1).sort(1).values
-        logits = _logits(curves, weights.shape[2], scale.value(grid))
+        logits = _logits(used, weights.shape[2], scale.value(grid))
         grid = _interpolate(grid, logits, next_levels)
     return scale.value(grid).cummax(1).values.T.reshape(-1, *mixture.shape)
 
@@ -107,6 +115,20 @@ class _Scale(NamedTuple):
 
 def _steps(count: int, like: Tensor) -> Tensor:
     return torch.linspace(0, 1, count, dtype=like.dtype, device=like.device)
+
+
+def _curves(
+    weights: Tensor, components: Sequence[Distribution], unit: Unit, stride: int = 1
+) -> list[Curve]:
+    """Prepare the components' curves, of all members or of every `stride`-th."""
+    weights = weights[:, :, ::stride]
+    if stride > 1:
+        weights = weights / weights.sum((0, 2), keepdim=True)
+    some = None if unit is None else (unit[0][:, ::stride], unit[1][:, ::stride])
+    return [
+        curve_of(weight, type(c)(*(part[:, ::stride] for part in c)), some)
+        for weight, c in zip(weights, components, strict=True)
+    ]
 
 
 def _logits(curves: Sequence[Curve], members: int, x: Tensor) -> Tensor:

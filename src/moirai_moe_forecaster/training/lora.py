@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) of projections and of fused experts.
 
-An adapter adds ``scale * up @ down`` to a weight that stays as it is: up (out, rank) starts at zero,
-down (rank, in) at random. A fused tensor of experts (expert, out, in) has a pair for each expert, or
-one pair for all of them.
+An adapter adds ``scale * up @ down`` to a weight that stays as it is: up (out, rank) starts at
+zero, down (rank, in) at random. A fused tensor of experts (expert, out, in) has a pair for each
+expert, or one pair for all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 from moirai_moe_forecaster.adapters_file import DOWN, UP
 from moirai_moe_forecaster.errors import ConfigError
+from moirai_moe_forecaster.model.network import MoiraiMoE
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "attention": ("blocks.*.attention.qkv.weight", "blocks.*.attention.out.weight"),
@@ -26,6 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "input": ("embedding.*.weight",),
     "head": ("projection.weight",),
 }
+ADAPTABLE = ("weight", "weight_in", "weight_out")
 # what the field's configurations call these fields
 ALIASES = {"r": "rank", "lora_alpha": "alpha", "target_modules": "targets"}
 
@@ -61,7 +63,7 @@ class LoraConfig:
     shared_experts: bool = False
 
     def __post_init__(self) -> None:
-        given = self.targets
+        given: Any = self.targets
         targets = (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "targets", targets)
         for name in ("rank", "expert_rank"):
@@ -169,7 +171,7 @@ def add_lora(
 
 
 def merge_lora(network: nn.Module) -> None:
-    """Add the adapters to their weights: the network is a plain one again, which computes the same."""
+    """Add the adapters to their weights: a plain network again, which computes the same."""
     _take_off(network, keep=True)
 
 
@@ -195,7 +197,13 @@ def matched(network: nn.Module, targets: Sequence[str]) -> list[str]:
     ConfigError
         If a target matches nothing.
     """
-    names = [name for name, parameter in network.named_parameters() if parameter.ndim >= 2]
+    paths = (path for path, module in network.named_modules() if isinstance(module, MoiraiMoE))
+    prefix = "".join(f"{path}." for path in list(paths)[:1] if path)
+    names = [
+        name.removeprefix(prefix)
+        for name, parameter in network.named_parameters()
+        if parameter.ndim >= 2 and name.endswith(ADAPTABLE)
+    ]
     found: set[str] = set()
     for target in targets:
         hits = [name for name in names if _matches(name, target)]
@@ -205,12 +213,12 @@ def matched(network: nn.Module, targets: Sequence[str]) -> list[str]:
                 f"name of a module such as 'qkv', or a pattern of names such as {names[0]!r}"
             )
         found.update(hits)
-    return [name for name in names if name in found]
+    return [prefix + name for name in names if name in found]
 
 
 def _matches(name: str, target: str) -> bool:
     if target in GROUPS:
-        return any(fnmatchcase(name, f"*{pattern}") for pattern in GROUPS[target])
+        return any(fnmatchcase(name, pattern) for pattern in GROUPS[target])
     module = name.removesuffix(".weight")
     return fnmatchcase(name, target) or f".{module}".endswith(f".{target}")
 
@@ -226,7 +234,7 @@ def _pairs(network: nn.Module) -> list[tuple[str, LowRank]]:
     for path, module in network.named_modules():
         if not parametrize.is_parametrized(module):
             continue
-        for tensor, chain in module.parametrizations.items():  # type: ignore[operator, union-attr]
+        for tensor, chain in module.parametrizations.items():
             pair = chain[0]
             if isinstance(pair, LowRank):
                 found.append((f"{path}.{tensor}" if path else tensor, pair))

@@ -51,17 +51,21 @@ class Window(NamedTuple):
         Points at the start that serve the normaliser only.
     known_future : int
         How many of the last variates are covariates known ahead, which bear no loss.
+    past_only : int, default=0
+        How many of the variates before those bear no loss either.
     """
 
     values: Array
     prefix: int
     known_future: int
+    past_only: int = 0
 
 
 class Placement(NamedTuple):
     """Windows (window,) in the order in which rows take them, with the row of each.
 
-    `tokens` is per variate, `length` and `prefix` in points.
+    `tokens` is per variate, `length` and `prefix` in points. Without `past_only`, all variates that
+    are not known ahead bear loss.
     """
 
     row: Integers
@@ -70,6 +74,7 @@ class Placement(NamedTuple):
     known_future: Integers
     length: Integers
     prefix: Integers
+    past_only: Integers | None = None
 
 
 def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[int, int, int, int]]:
@@ -129,6 +134,7 @@ def pack(
         np.array([window.known_future for _, window in windows]),
         lengths,
         np.array([window.prefix for _, window in windows]),
+        np.array([window.past_only for _, window in windows]),
     )
     width = placement.tokens.max() * model.patch_size
     values = np.full((placement.variates.sum(), width), np.nan, dtype=np.float32)
@@ -216,14 +222,17 @@ def _lay_out(
     size = model.patch_size
     window = np.repeat(np.arange(len(placement.row)), placement.variates)
     number = _count_within(placement.variates)
-    known = number >= (placement.variates - placement.known_future)[window]
+    plain = placement.variates - placement.known_future
+    known = number >= plain[window]
+    targets = plain if placement.past_only is None else plain - placement.past_only
+    covariate = number >= targets[window]
     tokens = placement.tokens[window]
     prefix_end = (width - placement.length + placement.prefix)[window]
 
     variate = np.repeat(np.arange(len(tokens)), tokens)
     time = _count_within(tokens)
     patch = width // size - tokens[variate] + time
-    unscored = known[variate] | (time == 0)
+    unscored = covariate[variate] | (time == 0)
     first_scored = np.where(unscored, size, prefix_end[variate] - patch * size)
     shift = model.output_patches if model.shift_known_future else 0
     sample = 1 + _count_within(np.bincount(placement.row, minlength=shape[0]))

@@ -43,7 +43,7 @@ class State:
         The `Objective` of that network, wrapped if several processes train it.
     optimiser : AdamW
     average : list of Tensor or None
-        Moving averages of the parameters, in the network's order: what this process holds of them.
+        Moving averages of the `trained` parameters: what this process holds of them.
     step : int
         Steps that are done.
     skipped : Tensor of int64, (2,)
@@ -57,13 +57,19 @@ class State:
     step: int
     skipped: Tensor
 
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters that are trained, in the network's order."""
+        named = self.network.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Let the network have its averaged weights, if there are any, within the context."""
         if self.average is None:
             yield
             return
-        mine = [part(parameter) for parameter in self.network.parameters()]
+        mine = [part(parameter) for parameter in self.trained.values()]
         swap(mine, self.average)
         try:
             yield
@@ -93,19 +99,23 @@ def new_state(
         shard(plain, processes)
     elif processes.world_size > 1:
         objective = DistributedDataParallel(plain)
-    matrices = [p for p in network.parameters() if p.ndim >= 2 and p.numel() > model.d_model]
+    optimiser = new_optimiser(network, training)
+    average = [part(p).clone() for p in network.parameters()] if training.ema_decay else None
+    skipped = torch.zeros(2, dtype=torch.long, device=processes.device)
+    return State(network, objective, optimiser, average, 0, skipped)
+
+
+def new_optimiser(network: MoiraiMoE, training: TrainConfig) -> torch.optim.AdamW:
+    """AdamW of all parameters that are to be trained, with weight decay on matrices alone."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2 and p.numel() > network.config.d_model]
     chosen = set(matrices)
-    others = [p for p in network.parameters() if p not in chosen]
+    others = [parameter for parameter in trained if parameter not in chosen]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": training.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(
-        groups, lr=training.learning_rate, betas=training.betas, fused=True
-    )
-    average = [part(p).clone() for p in network.parameters()] if training.ema_decay else None
-    skipped = torch.zeros(2, dtype=torch.long, device=processes.device)
-    return State(network, objective, optimiser, average, 0, skipped)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 def final_network(state: State, processes: Processes) -> MoiraiMoE:
@@ -199,7 +209,7 @@ def load_state(folder: Path, state: State, training: TrainConfig) -> None:
 def _named_tensors(state: State) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in state.network.state_dict().items():
         yield f"model.{name}", tensor
-    for index, (name, parameter) in enumerate(state.network.named_parameters()):
+    for index, (name, parameter) in enumerate(state.trained.items()):
         for moment, value in state.optimiser.state[parameter].items():
             yield f"optimiser.{moment}.{name}", value
         if state.average is not None:
@@ -212,7 +222,7 @@ def _read_tensors(file: Any, state: State) -> None:
     stored = set(file.keys())
     for name, tensor in state.network.state_dict().items():
         tensor.copy_(like(tensor, file.get_tensor(f"model.{name}")))
-    for index, (name, parameter) in enumerate(state.network.named_parameters()):
+    for index, (name, parameter) in enumerate(state.trained.items()):
         if f"optimiser.step.{name}" in stored:
             # copied, as what safetensors gives may be the file's own pages: a mapped file cannot be
             # replaced on Windows, and must not be changed elsewhere

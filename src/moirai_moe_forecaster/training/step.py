@@ -124,4 +124,5 @@ def _advance(state: State, finite: Tensor, decay: float) -> None:
     if state.average is not None and decay > 0:
         # Adam's correction of the start (arXiv 1412.6980, section 3): no weight on random weights
         weight = (1 - decay) / (1 - decay**state.step)
-        torch._foreach_lerp_(state.average, [part(p) for p in state.network.parameters()], weight)
+        trained = [part(parameter) for parameter in state.trained.values()]
+        torch._foreach_lerp_(state.average, trained, weight)

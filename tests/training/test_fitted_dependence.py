@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moirai_moe_forecaster.inference.randomness import dependent
+from moirai_moe_forecaster.inference.dependence import dependent, growth
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.dependence import fitted_dependence
@@ -11,10 +11,12 @@ from moirai_moe_forecaster.training.objective import MicroBatch, Targets
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
 
-def observed_as_predicted(network: MoiraiMoE, share: float, decay: float) -> MicroBatch:
+def observed_as_predicted(
+    network: MoiraiMoE, share: float, rise: float, decay: float
+) -> MicroBatch:
     """Windows whose points follow the network's own distributions with the given dependence."""
     generator = torch.Generator().manual_seed(0)
-    rows, tokens = 8, 12
+    rows, tokens = 40, 20
     ids = torch.arange(tokens).expand(rows, -1)
     batch = TokenBatch(
         torch.randn(rows, tokens, 16, generator=generator),
@@ -26,18 +28,28 @@ def observed_as_predicted(network: MoiraiMoE, share: float, decay: float) -> Mic
     )
     mixture = network.head(network.encode(batch).hidden.flatten(0, 1))
     levels = torch.rand(rows * tokens, 64, generator=generator).clamp(1e-6, 1 - 1e-6)
-    values = mixture.icdf_at(dependent(levels, share, decay).unflatten(1, (4, 16)))
-    weights = (torch.rand(values.shape, generator=generator) > 0.2).float()
+    shares = share + rise * growth(mixture)
+    values = mixture.icdf_at(dependent(levels, shares, decay).unflatten(1, (4, 16)))
+    weights = (torch.rand(values.shape, generator=generator) > 0.002).float()
     return MicroBatch(batch, Targets(torch.arange(rows * tokens), values, weights))
 
 
-@pytest.mark.parametrize(("share", "decay"), [(0.7, 0.9), (0.95, 0.5), (0.0, 0.0)])
-def test_the_dependence_of_what_was_observed_is_found(share: float, decay: float) -> None:
+@pytest.mark.parametrize(
+    ("share", "rise", "decay"), [(0.7, 0.0, 0.9), (0.9, 0.0, 0.6), (0.1, 0.8, 0.98)]
+)
+def test_sums_vary_as_what_was_observed(share: float, rise: float, decay: float) -> None:
     network = tiny_network(output_patches=4)
-    config = fitted_dependence(network, [observed_as_predicted(network, share, decay)])
-    lag = torch.arange(1, 9)
-    got = config.dependence_share * config.dependence_decay**lag
-    torch.testing.assert_close(got, share * decay**lag, atol=0.08, rtol=0)
+    config = fitted_dependence(network, [observed_as_predicted(network, share, rise, decay)])
+    lag = torch.arange(1, 32)
+    for grown in (0.02, 0.15):
+        got, expected = (
+            ((32 - lag) * (at + slope * grown) * fall**lag).sum()
+            for at, slope, fall in (
+                (config.dependence_share, config.dependence_growth, config.dependence_decay),
+                (share, rise, decay),
+            )
+        )
+        assert float((1 + got / 16) / (1 + expected / 16)) == pytest.approx(1, abs=0.2)
     assert network.config.dependence_share == 0
 
 

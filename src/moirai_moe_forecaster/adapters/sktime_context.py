@@ -1,0 +1,144 @@
+"""What the forecaster remembers of the data: the last points of every series and its covariates."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sktime.forecasting.base import ForecastingHorizon
+
+from moirai_moe_forecaster.adapters.sktime_instances import (
+    Array,
+    Instance,
+    called,
+    inferred_frequency,
+    last_rows,
+    numbers,
+    rows_ahead,
+    rows_at,
+    split_instances,
+    steps_after,
+    time_grid,
+)
+from moirai_moe_forecaster.errors import InvalidInputError
+
+
+class Context(NamedTuple):
+    """The end of a series, a panel or a hierarchy; never changed in place.
+
+    Attributes
+    ----------
+    y : DataFrame
+        Last rows of every instance.
+    X : DataFrame, or None
+        Exogenous values at the same labels.
+    length : int
+        Most rows of an instance.
+    """
+
+    y: pd.DataFrame
+    X: pd.DataFrame | None
+    length: int
+
+    @classmethod
+    def of(cls, y: pd.DataFrame, X: pd.DataFrame | None, length: int) -> Context:
+        last = last_rows(y, length)
+        return cls(last, None if X is None else rows_at(X, last.index), length)
+
+    def extended(self, y: pd.DataFrame, X: pd.DataFrame | None) -> Context:
+        """Add rows; where a label is known, the new row wins."""
+        known = self.y
+        if len(y.columns) == len(known.columns) == 1:
+            known = known.set_axis(y.columns, axis=1)
+        elif set(y.columns) != set(known.columns):
+            raise InvalidInputError(
+                f"y has the columns {list(y.columns)}; expected those seen in fit, "
+                f"{list(known.columns)}"
+            )
+        exogenous = self.X
+        if X is not None:
+            self.check_columns(X)
+            exogenous = last_rows(rows_at(X, y.index), self.length, before=exogenous)
+        last = last_rows(y, self.length, before=known)
+        if exogenous is not None:
+            exogenous = exogenous.reindex(last.index)
+        return Context(last, exogenous, self.length)
+
+    def frequency_at(self, cutoff: pd.DatetimeIndex) -> Any:
+        """Frequency of a series that ends at the cutoff, or None."""
+        for part in split_instances(self.y).values():
+            if part.index[-1] == cutoff[0]:
+                return inferred_frequency(part.index)
+        return None
+
+    def instances(self, fh: ForecastingHorizon, freq: Any) -> list[Instance]:
+        """Every series on its whole time index, and what the horizon asks of it."""
+        instances: list[Instance] = []
+        times: pd.Index | None = None
+        for key, y in split_instances(self.y).items():
+            if times is None or not y.index.equals(times):  # most panels share one time index
+                times = y.index
+                grid = time_grid(times, freq, self.length, called(key))
+                cutoff = grid[-1:]
+                # a horizon keeps the frequency of the first cutoff that it meets
+                own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=cutoff)
+                labels = own.to_absolute_index(cutoff)
+                steps = steps_after(own, labels, cutoff)
+                ahead = grid[:0]
+                if steps.max() > 0:
+                    every = ForecastingHorizon(range(1, steps.max() + 1))
+                    ahead = every.to_absolute_index(cutoff)
+            values = y if y.index.equals(grid) else y.reindex(grid)
+            instances.append(Instance(key, values, steps, labels, ahead))
+        return instances
+
+    def covariates(
+        self, instances: list[Instance], horizon: int, X: pd.DataFrame | None
+    ) -> tuple[list[Array] | None, list[Array] | None]:
+        """Past and known-future covariates of each instance, as the pipeline takes them."""
+        if X is not None:
+            self.check_columns(X)
+        if self.X is None:
+            return None, None
+        names = list(self.X.columns)
+        known = [name for name in names if X is not None and name in X.columns]
+        only_past = [name for name in names if name not in known]
+        history = split_instances(self.X[only_past + known])
+        future = {} if X is None else split_instances(X[known])
+        pasts, futures = [], []
+        for instance in instances:
+            seen = numbers(history[instance.key].reindex(instance.y.index))
+            pasts.append(seen[:, : len(only_past)])
+            if known:
+                ahead = numbers(rows_ahead(future.get(instance.key), instance))
+                spare = np.full((horizon - len(ahead), len(known)), np.nan)
+                futures.append(np.concatenate((seen[:, len(only_past) :], ahead, spare)))
+        return pasts if only_past else None, futures or None
+
+    def check_columns(self, X: pd.DataFrame) -> None:
+        """Check that fit has seen all columns.
+
+        Raises
+        ------
+        InvalidInputError
+            Naming those that it has not.
+        """
+        if self.X is None:
+            raise InvalidInputError("X was not given to fit, which needs the past of its columns")
+        unknown = X.columns.difference(self.X.columns, sort=False)
+        if len(unknown):
+            raise InvalidInputError(
+                f"X has the columns {list(unknown)}, which fit has not seen; "
+                f"expected some of {list(self.X.columns)}"
+            )
+
+    def labels(self, instances: list[Instance]) -> pd.Index:
+        """Row labels of a forecast: instance by instance, the steps that are asked for."""
+        times = [instance.labels for instance in instances]
+        names = self.y.index.names
+        if len(names) == 1:
+            return times[0].rename(names[0])
+        keys = [instance.key for instance in instances for _ in instance.steps]
+        labels: list[Any] = [*zip(*keys, strict=True), times[0].append(times[1:])]
+        return pd.MultiIndex.from_arrays(labels, names=names)

@@ -1,0 +1,56 @@
+"""What the parameters of the forecaster mean: checks, and which network they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.arguments import check_count
+from moirai_moe_forecaster.inference.shared import Source, last_written
+
+_ZERO_SHOT = {
+    "fit_strategy": "zero-shot",
+    "peft_config": None,
+    "training_args": None,
+    "validation_split": None,
+}
+
+
+def check_parameters(forecaster: Any) -> None:
+    """Check what the constructor was given.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the parameter, its value and what is expected.
+    """
+    if forecaster.prediction_type not in ("median", "mean"):
+        raise InvalidInputError(
+            f"prediction_type must be 'median' or 'mean', got {forecaster.prediction_type!r}"
+        )
+    for name, only in _ZERO_SHOT.items():
+        if getattr(forecaster, name) != only:
+            raise InvalidInputError(
+                f"{name} must be {only!r}, got {getattr(forecaster, name)!r}: "
+                "this version does not fine-tune"
+            )
+    check_count("num_samples", forecaster.num_samples)
+    for name in ("context_length", "num_paths", "batch_size"):
+        if getattr(forecaster, name) is not None:
+            check_count(name, getattr(forecaster, name))
+
+
+def read_source(forecaster: Any) -> Source:
+    """Return what the forecaster's network is made from."""
+    config, path = forecaster.config, forecaster.model_path
+    if path is not None and config is not None:
+        raise InvalidInputError(
+            "model_path and config cannot both be given: a checkpoint has its configuration"
+        )
+    if isinstance(config, Mapping):
+        config = ModelConfig.from_dict(config)
+    name = None if path is None else str(path)
+    device = str(forecaster.device or "auto")
+    return Source(name, forecaster.revision, config, device, forecaster.dtype, last_written(path))

@@ -1,0 +1,306 @@
+"""A backtest as one HTML page that needs no network: scores, forecasts, calibration, routing."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moirai_moe_forecaster import __version__
+from moirai_moe_forecaster.errors import MissingExtraError
+from moirai_moe_forecaster.evaluation.panel import Item, match_items, read_items
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moirai_moe_forecaster.inference.forecast import Forecast
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+MOST_SERIES = 24
+MOST_HISTORY = 500
+BANDS = ((0.8, "rgba(0, 114, 178, 0.2)"), (0.5, "rgba(0, 114, 178, 0.35)"))
+FUTURE, PAST, NOMINAL = "#0072B2", "#222222", "#888888"
+COVERAGES = np.arange(5, 100, 5) / 100
+HEIGHT = 420
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto;
+  padding: 0 1rem; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 0.25rem 0.9rem; text-align: right; border-bottom: 1px solid #ddd; }}
+th:first-child, td:first-child {{ text-align: left; }}
+p {{ max-width: 50rem; }}
+</style>
+<script>{script}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def backtest_page(
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    result: pd.DataFrame,
+    scores: pd.DataFrame,
+    name: str,
+    *,
+    X: Any = None,
+) -> str:
+    """Write a page about a pipeline's backtest.
+
+    Parameters
+    ----------
+    pipeline : MoiraiMoEPipeline
+    y, X : Series, DataFrame or list
+        What was given to `backtest`.
+    result : DataFrame
+        What `backtest` returned.
+    scores : DataFrame
+        Pooled scores, one row per model.
+    name : str
+        What the data are called.
+
+    Returns
+    -------
+    str
+        HTML that loads nothing. Forecasts, calibration and routing are those of the first 24
+        series.
+
+    Raises
+    ------
+    MissingExtraError
+        If plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise MissingExtraError("plotly", "report", "the HTML report") from error
+    items = read_items(y)
+    covariates = None if X is None else match_items(X, items)[:MOST_SERIES]
+    shown = items[:MOST_SERIES]
+    # rows are ordered by series, then window; those of further variates repeat the windows
+    windows = result[["series", "window", "n_train"]].drop_duplicates()
+    count = int(windows["window"].max()) + 1
+    cuts = windows["n_train"].to_numpy().reshape(len(items), count)[: len(shown)]
+    horizon = int(len(shown[0].values) - cuts[0, -1])
+    forecasts = _forecasts(pipeline, shown, covariates, cuts, horizon)
+    report = pipeline.routing([item.values for item in shown])
+    names = [str(item.name) for item in shown]
+    parts = [
+        f"<h1>Backtest of {html.escape(name)}</h1>",
+        _facts(pipeline, len(items), len(windows), horizon, items, shown),
+        "<h2>Scores</h2>",
+        "<p>Pooled over all windows of all series; lower is better, except coverage, which should "
+        "be as nominal. Relative scores are divided by those of seasonal naive.</p>",
+        scores.to_html(float_format=lambda x: f"{x:.4g}", border=0),
+        "<h2>Forecasts</h2>",
+        "<p>Median, 50 % and 80 % intervals of every window, and what came. Choose a series; drag "
+        "to zoom, double-click to return.</p>",
+        _html(_fans(shown, cuts, forecasts)),
+        "<h2>Calibration</h2>",
+        "<p>Left: how many values fall into central intervals, against how many should. Right: the "
+        "levels at which values fall in their forecasts; flat is calibrated.</p>",
+        _html(_calibration(shown, cuts, forecasts)),
+        "<h2>Routing of experts</h2>",
+        f"<p>Shares of the {report.num_experts} experts in the choices of each series' patches, by "
+        "layer.</p>",
+        _html(_loads(report.with_labels(name=names), names)),
+    ]
+    title = html.escape(f"Backtest of {name}")
+    return PAGE.format(title=title, script=get_plotlyjs(), body="\n".join(parts))
+
+
+def _facts(
+    pipeline: MoiraiMoEPipeline,
+    series: int,
+    windows: int,
+    horizon: int,
+    items: Sequence[Item],
+    shown: Sequence[Item],
+) -> str:
+    info = pipeline.info
+    model = "a network of yours" if info is None else f"{info.name} ({info.licence})"
+    part = "" if len(items) == len(shown) else f" Pictures show the first {len(shown)} series."
+    return (
+        f"<p>{series} series, {windows} windows, {horizon} steps ahead. Model: "
+        f"{html.escape(model)}, moirai-moe-forecaster {__version__}.{part}</p>"
+    )
+
+
+def _forecasts(
+    pipeline: MoiraiMoEPipeline,
+    items: Sequence[Item],
+    covariates: Sequence[Item] | None,
+    cuts: NDArray[np.int64],
+    horizon: int,
+) -> list[list[Forecast]]:
+    """Forecast every window again, as `backtest` did: one list per series."""
+    pairs = [(index, cut) for index, row in enumerate(cuts) for cut in row]
+    forecast = pipeline.predict(
+        [items[index].values[:cut] for index, cut in pairs],
+        horizon,
+        future_covariates=None
+        if covariates is None
+        else [covariates[index].values[: cut + horizon] for index, cut in pairs],
+        random_state=0,
+    )
+    each = [forecast[number] for number in range(len(pairs))]
+    return [each[start : start + cuts.shape[1]] for start in range(0, len(each), cuts.shape[1])]
+
+
+def _fans(
+    items: Sequence[Item], cuts: NDArray[np.int64], forecasts: Sequence[Sequence[Forecast]]
+) -> Any:
+    """One figure in which a menu chooses the series and variate."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure()
+    owners: list[int] = []
+    names = []
+    for item, row, windows in zip(items, cuts, forecasts, strict=True):
+        times = _times(item)
+        for position, variate in enumerate(item.variates):
+            names.append(str(item.name) if len(item.variates) == 1 else f"{item.name}, {variate}")
+            traces = _traces(item.values[:, position], times, row, windows, position)
+            figure.add_traces(traces)
+            owners += [len(names) - 1] * len(traces)
+    for trace, owner in zip(figure.data, owners, strict=True):
+        trace.visible = owner == 0
+    buttons = [
+        {"label": name, "method": "restyle", "args": ["visible", [o == number for o in owners]]}
+        for number, name in enumerate(names)
+    ]
+    figure.update_layout(
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "top"}],
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.1},
+    )
+    return figure
+
+
+def _traces(
+    values: NDArray[np.float64],
+    times: NDArray[Any],
+    cuts: NDArray[np.int64],
+    windows: Sequence[Forecast],
+    variate: int,
+) -> list[Any]:
+    from plotly import graph_objects as go
+
+    first = max(int(cuts[0]) - MOST_HISTORY, 0)
+    traces = []
+    for number, (cut, forecast) in enumerate(zip(cuts, windows, strict=True)):
+        ahead = times[cut : cut + forecast.horizon]
+        common = {"x": np.concatenate((ahead, ahead[::-1])), "mode": "lines", "hoverinfo": "skip"}
+        for coverage, color in BANDS:
+            lower, upper = (edge[:, variate] for edge in forecast.interval(coverage))
+            outline = np.concatenate((upper, lower[::-1]))
+            traces.append(
+                go.Scatter(
+                    y=outline,
+                    fill="toself",
+                    fillcolor=color,
+                    line={"width": 0},
+                    name=f"{coverage:.0%} interval",
+                    showlegend=number == 0,
+                    **common,
+                )
+            )
+        traces.append(
+            go.Scatter(
+                x=ahead,
+                y=forecast.median[:, variate],
+                mode="lines",
+                line={"color": FUTURE, "width": 2},
+                name="median",
+                showlegend=number == 0,
+            )
+        )
+    line = {"color": PAST, "width": 1.2}
+    truth = go.Scatter(x=times[first:], y=values[first:], mode="lines", line=line, name="truth")
+    return [*traces, truth]
+
+
+def _calibration(
+    items: Sequence[Item], cuts: NDArray[np.int64], forecasts: Sequence[Sequence[Forecast]]
+) -> Any:
+    from plotly import graph_objects as go
+    from plotly.subplots import make_subplots
+
+    levels = np.concatenate(
+        [
+            forecast.cdf(item.values[cut : cut + forecast.horizon]).ravel()
+            for item, row, windows in zip(items, cuts, forecasts, strict=True)
+            for cut, forecast in zip(row, windows, strict=True)
+        ]
+    )
+    levels = levels[~np.isnan(levels)]
+    inside = [float((np.abs(2 * levels - 1) <= coverage).mean()) for coverage in COVERAGES]
+    density, edges = np.histogram(levels, np.linspace(0, 1, 11), density=True)
+    figure = make_subplots(cols=2, subplot_titles=["Coverage of intervals", "Levels of values"])
+    diagonal = {"color": NOMINAL, "dash": "dash", "width": 1}
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=diagonal, row=1, col=1)
+    marks = go.Scatter(x=COVERAGES, y=inside, mode="lines+markers", marker={"color": FUTURE})
+    figure.add_trace(marks, row=1, col=1)
+    bars = go.Bar(x=(edges[1:] + edges[:-1]) / 2, y=density, marker={"color": FUTURE})
+    figure.add_trace(bars, row=1, col=2)
+    figure.add_hline(y=1, line=diagonal, row=1, col=2)
+    figure.update_xaxes(title_text="asked for", row=1, col=1)
+    figure.update_yaxes(title_text="inside", row=1, col=1)
+    figure.update_xaxes(title_text="level", row=1, col=2)
+    figure.update_yaxes(title_text="density", row=1, col=2)
+    return figure.update_layout(showlegend=False)
+
+
+def _loads(report: Any, names: Sequence[str]) -> Any:
+    from plotly import graph_objects as go
+    from plotly.subplots import make_subplots
+
+    table = report.load("name")
+    layers = range(report.num_layers)
+    figure = make_subplots(
+        cols=report.num_layers,
+        shared_yaxes=True,
+        subplot_titles=[f"layer {layer + 1}" for layer in layers],
+    )
+    order = list(dict.fromkeys(names))
+    for layer in layers:
+        rows = table[table["layer"] == layer]
+        shares = rows["share"].to_numpy().reshape(len(order), -1)
+        heat = go.Heatmap(
+            z=shares,
+            y=order,
+            coloraxis="coloraxis",
+            hovertemplate="%{y}, expert %{x}: %{z:.0%}<extra></extra>",
+        )
+        figure.add_trace(heat, row=1, col=layer + 1)
+        figure.update_xaxes(title_text="expert", row=1, col=layer + 1)
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_layout(
+        coloraxis={"colorscale": "Blues", "cmin": 0, "colorbar": {"tickformat": ".0%"}}
+    )
+    return figure.update_layout(height=160 + 24 * max(len(order), 6))
+
+
+def _html(figure: Any) -> str:
+    """The figure without the library, which the page holds once."""
+    height = figure.layout.height or HEIGHT
+    figure.update_layout(template="plotly_white", height=height, margin={"l": 50, "r": 20, "b": 50})
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+
+
+def _times(item: Item) -> NDArray[Any]:
+    """What stands on the axis: times as they are, periods by their starts."""
+    index: Any = item.frame.index
+    index = index.to_timestamp() if hasattr(index, "to_timestamp") else index
+    return np.asarray(index.tz_localize(None) if getattr(index, "tz", None) else index)

@@ -1,0 +1,38 @@
+"""Plain arguments, checked and brought into one form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from moirai_moe_forecaster.errors import InvalidInputError
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return an integer of at least 1, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def read_device(device: str | torch.device) -> torch.device:
+    """Return the device; "auto" is CUDA, then MPS, then the CPU."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
+
+
+def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """Return the floating-point type; None is float32."""
+    wanted = torch.float32 if dtype is None else dtype
+    number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
+    if not isinstance(number, torch.dtype) or not number.is_floating_point:
+        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
+    return number

@@ -1,0 +1,54 @@
+"""Work on many series in passes that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from moirai_moe_forecaster.inference.batches import (
+    TOKENS_ON_CPU,
+    Load,
+    Result,
+    automatic_budget,
+    groups,
+    halved_when_short,
+)
+from moirai_moe_forecaster.inference.series import Series
+
+
+def in_passes(
+    series: Sequence[Series],
+    load: Load,
+    device: torch.device,
+    work: Callable[[list[int]], list[Result]],
+    *,
+    memory_budget: int | None = None,
+    batch_size: int | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Do the work of all series, group by group of alike ones.
+
+    Parameters
+    ----------
+    series : sequence of Series
+    load : Load
+        What one more series of a group takes.
+    device : torch.device
+    work : callable
+        Gives one result per series from the indices of a group.
+    memory_budget : int, optional
+        Bytes; None is `automatic_budget`.
+    batch_size : int, optional
+        Most series per pass.
+
+    Yields
+    ------
+    index : int
+    result : object
+        Of that series.
+    """
+    budget = memory_budget or automatic_budget(device)
+    tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+    for group in groups(series, load, budget, tokens, batch_size):
+        for members, results in halved_when_short(group, work):
+            yield from zip(members, results, strict=True)

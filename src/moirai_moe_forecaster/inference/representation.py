@@ -1,0 +1,198 @@
+"""What the network makes of contexts: representations of their tokens, and the experts chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.batches import (
+    TOKENS_ON_CPU,
+    Load,
+    automatic_budget,
+    groups,
+    halved_when_short,
+)
+from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
+from moirai_moe_forecaster.inference.series import SeriesBatch, read_series
+from moirai_moe_forecaster.model.network import Output
+from moirai_moe_forecaster.model.tokens import TokenBatch
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+TARGET, PAST, KNOWN = "target", "past", "known ahead"
+
+
+class Tokens(NamedTuple):
+    """Whose the tokens of a pass are; padding is left out.
+
+    Attributes
+    ----------
+    place : ndarray of int64, (token,)
+        Position in the flattened (series of the pass, token).
+    series : ndarray of int64, (token,)
+        Number of the series in the batch.
+    variate : ndarray of int64, (token,)
+        Targets first, then past covariates, then those known ahead.
+    kind : ndarray of str, (token,)
+        "target", "past" or "known ahead".
+    patch : ndarray of int64, (token,)
+        From 0, the first patch of the series' context.
+    """
+
+    place: NDArray[np.int64]
+    series: NDArray[np.int64]
+    variate: NDArray[np.int64]
+    kind: NDArray[np.str_]
+    patch: NDArray[np.int64]
+
+
+class Embedding(NamedTuple):
+    """Representations of series.
+
+    Attributes
+    ----------
+    pooled : ndarray of float32, (series, d_model)
+        Mean over the tokens of a series' targets; the series axis is dropped for a single series.
+    tokens : list of ndarray of float32, (variate, patch, d_model)
+        Of every series' targets, oldest patch first; the array itself for a single series.
+    """
+
+    pooled: NDArray[np.float32]
+    tokens: list[NDArray[np.float32]] | NDArray[np.float32]
+
+
+def embed(
+    self: MoiraiMoEPipeline,
+    y: Any,
+    *,
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    horizon: int = 0,
+    context_length: int | None = None,
+    progress: bool = False,
+) -> Embedding:
+    """Represent series by what the network makes of their patches, after its last layer.
+
+    A series is standardised first, so that level and scale leave no trace. Every patch has seen
+    the ones before it; the pooled representation is the mean over patches (and targets).
+
+    Parameters
+    ----------
+    y, past_covariates, context_length, progress
+        As for `predict`.
+    future_covariates : array or list of arrays, optional
+        (context + horizon, k) per series.
+    horizon : int, default=0
+        How far `future_covariates` reach beyond the context.
+
+    Returns
+    -------
+    Embedding
+        ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
+        both without the series axis when one series was passed that was not in a list.
+
+    Raises
+    ------
+    InvalidInputError
+        If data cannot be used as given; the message names the series.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+    >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
+    >>> embedding.pooled.shape, embedding.tokens[1].shape
+    ((2, 192), (1, 7, 192))
+    """
+    covariates = (past_covariates, future_covariates)
+    batch, load = contexts(self, y, covariates, horizon, context_length)
+    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batch.series)
+    for tokens, output in encoded(self, batch, load, progress=progress):
+        hidden = output.hidden.flatten(0, 1).float().cpu().numpy()
+        for series in np.unique(tokens.series):
+            own = (tokens.series == series) & (tokens.kind == TARGET)
+            shape = (len(batch.series[series].target), -1, hidden.shape[-1])
+            found[series] = hidden[tokens.place[own]].reshape(shape)
+    pooled = np.stack([part.mean((0, 1)) for part in found])
+    return Embedding(pooled[0], found[0]) if batch.single else Embedding(pooled, found)
+
+
+def contexts(
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    covariates: tuple[Any, Any],
+    horizon: int,
+    context_length: int | None,
+) -> tuple[SeriesBatch, Load]:
+    """Read series, with past and known-future covariates, whose contexts alone are looked at."""
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
+        raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
+    length = pipeline.used_context_length(context_length)
+    load = Load(pipeline.config, length, int(horizon), paths=1, reestimated=False)
+    return read_series(y, load.horizon, *covariates, length), load
+
+
+@torch.inference_mode()
+def encoded(
+    pipeline: MoiraiMoEPipeline, batch: SeriesBatch, load: Load, *, progress: bool
+) -> Iterator[tuple[Tokens, Output]]:
+    """Run the network over the contexts of a batch, as forecasting does before it decodes.
+
+    Parameters
+    ----------
+    pipeline : MoiraiMoEPipeline
+    batch : SeriesBatch
+    load : Load
+        Its horizon is how far known-future covariates reach beyond the contexts.
+    progress : bool
+        Show a progress bar.
+
+    Yields
+    ------
+    Tokens, Output
+        Of one pass each, together all series.
+    """
+    network = pipeline.network
+    device = next(network.parameters()).device
+    budget = pipeline.memory_budget or automatic_budget(device)
+    most = TOKENS_ON_CPU if device.type == "cpu" else None
+
+    def work(members: list[int]) -> list[tuple[Tokens, Output]]:
+        part = [batch.series[index] for index in members]
+        prompt = make_prompt(part, load.horizon, load.config, load.context_length).to(device)
+        given = prompt.given()
+        return [(_describe(prompt, given, members), network.encode(given))]
+
+    bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
+    with bar:
+        for group in groups(batch.series, load, budget, most, None):
+            for members, results in halved_when_short(group, work):
+                bar.update(len(members))
+                yield from results
+
+
+def _describe(prompt: Prompt, given: TokenBatch, members: list[int]) -> Tokens:
+    variate = given.variate_id[0].cpu().numpy()
+    # tokens stand variate by variate, each from position 0
+    position = np.arange(len(variate)) - np.searchsorted(variate, variate)
+    present = given.sample_id.cpu().numpy() > 0
+    first = np.where(present & (variate < prompt.targets), position, len(variate)).min(1)
+    row, token = np.nonzero(present)
+    plain = prompt.values.shape[1] - prompt.known_future
+    kinds = np.array([TARGET, PAST, KNOWN])
+    kind = kinds[(variate >= prompt.targets).astype(int) + (variate >= plain)]
+    return Tokens(
+        place=row * len(variate) + token,
+        series=np.array(members)[row],
+        variate=variate[token],
+        kind=kind[token],
+        patch=position[token] - first[row],
+    )

@@ -1,0 +1,91 @@
+"""What a picture draws, out of what a user passes: points of one variate, and their times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moirai_moe_forecaster.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.inference.forecast import Forecast
+
+
+def chosen_series(forecast: Forecast, series: int) -> Forecast:
+    """Pick one series of a batch; a forecast of a single series has only that one."""
+    if not 0 <= series < len(forecast):
+        raise InvalidInputError(f"series must be from 0 to {len(forecast) - 1}, got {series!r}")
+    return forecast[series]
+
+
+def chosen_variate(values: NDArray[np.float64], variate: int) -> NDArray[np.float64]:
+    """Pick one variate of (horizon,) or (horizon, variate)."""
+    table = values.reshape(len(values), -1)
+    if not 0 <= variate < table.shape[1]:
+        raise InvalidInputError(f"variate must be from 0 to {table.shape[1] - 1}, got {variate!r}")
+    return table[:, variate]
+
+
+def points(
+    data: Any, series: int, variate: int, name: str
+) -> tuple[NDArray[np.float64], Any | None]:
+    """Pick the points of one variate of one series, and their index if they have one."""
+    if data is None:
+        return np.empty(0), None
+    if getattr(getattr(data, "index", None), "nlevels", 1) > 1:
+        levels = list(range(data.index.nlevels - 1))
+        data = [group.droplevel(levels) for _, group in data.groupby(level=levels, sort=False)]
+    if isinstance(data, (list, tuple)) and len(data) and np.ndim(data[0]):
+        if series >= len(data):
+            raise InvalidInputError(f"{name} holds {len(data)} series; number {series} was chosen")
+        data = data[series]
+    if np.ndim(data) not in (1, 2):
+        raise InvalidInputError(
+            f"{name} has {np.ndim(data)} dimensions; expected (time,) or (time, variates)"
+        )
+    values = chosen_variate(np.asarray(data, dtype=np.float64), variate)
+    return values, getattr(data, "index", None) if hasattr(data, "iloc") else None
+
+
+def axis(index: Any | None, past: int, horizon: int) -> NDArray[Any]:
+    """Horizontal positions of history and horizon, numbers or times that matplotlib can draw."""
+    import pandas as pd
+
+    if index is None:
+        return np.arange(past + horizon)
+    labels = pd.Index(index)
+    if len(labels) == past and past:
+        labels = labels.append(_continued(labels, horizon))
+    if len(labels) != past + horizon:
+        raise InvalidInputError(
+            f"index has {len(labels)} entries; expected {past} for the history and {horizon} for "
+            "the horizon"
+        )
+    if isinstance(labels, pd.PeriodIndex):
+        labels = labels.to_timestamp()
+    if isinstance(labels, pd.DatetimeIndex):
+        labels = labels.tz_localize(None)
+    positions: NDArray[Any] = labels.to_numpy()
+    return positions
+
+
+def _continued(index: Any, steps: int) -> Any:
+    """Labels of the steps after an index."""
+    import pandas as pd
+
+    if isinstance(index, pd.PeriodIndex):
+        return pd.period_range(index[-1] + 1, periods=steps)
+    if isinstance(index, pd.DatetimeIndex):
+        freq = index.freq or (pd.infer_freq(index) if len(index) > 2 else None)
+        if freq is None:
+            raise InvalidInputError(
+                "the history's times have no regular frequency, so that it is not known which come "
+                "next: pass the times of history and horizon as `index`"
+            )
+        return pd.date_range(index[-1], periods=steps + 1, freq=freq)[1:]
+    if index.dtype.kind not in "iuf":
+        return pd.RangeIndex(len(index), len(index) + steps)
+    step = index[-1] - index[-2] if len(index) > 1 else 1
+    return pd.Index(index[-1] + step * np.arange(1, steps + 1))

@@ -1,0 +1,388 @@
+"""Fine-tuning: train a copy of a network on a user's own series, and keep what forecasts best."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from moirai_moe_forecaster.adapters_file import BUNDLED, Adapters, fingerprint
+from moirai_moe_forecaster.config import Precision, TrainConfig
+from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
+from moirai_moe_forecaster.inference.arguments import check_count
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.series import read_series
+from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.training.held_out import HeldOut, default_horizon, split
+from moirai_moe_forecaster.training.judging import Evaluation, Losses, evaluate
+from moirai_moe_forecaster.training.loop import MOST_SKIPPED_STEPS
+from moirai_moe_forecaster.training.loop import learning_rate as scheduled_rate
+from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
+from moirai_moe_forecaster.training.metrics import METRICS_FILE, append
+from moirai_moe_forecaster.training.objective import Objective, micro_batch
+from moirai_moe_forecaster.training.own_windows import OwnWindows
+from moirai_moe_forecaster.training.packing import TrainingBatch
+from moirai_moe_forecaster.training.processes import Processes
+from moirai_moe_forecaster.training.state import State, new_optimiser, saved_settings
+from moirai_moe_forecaster.training.step import StepResult, train_step
+from moirai_moe_forecaster.training.stopping import TERMINATED, TIME_IS_UP, Stop
+from moirai_moe_forecaster.training.trained import Mode, choose_trained, trained_parameters
+from moirai_moe_forecaster.training.tuning_progress import (
+    Progress,
+    holds_progress,
+    load_progress,
+    save_progress,
+)
+from moirai_moe_forecaster.training.tuning_report import TuningReport
+
+log = logging.getLogger(__name__)
+
+# the first keeps what a finely annealed checkpoint knows, the second learns what it has never seen
+RATES: dict[str, tuple[float, ...]] = {
+    "lora": (5e-4, 3e-3),
+    "full": (1e-4, 6e-4),
+    "head": (5e-4, 3e-3),
+    "router": (5e-4, 3e-3),
+}
+EVALUATIONS = 8
+AVERAGE_DECAY = 0.9
+WARMUP_STEPS = 10
+DECAY_SHARE = 0.7
+WEIGHT_DECAY = 0.01
+SERIES_BALANCE = 0.5
+MICRO_BATCH_TOKENS = 8192
+DIVERGED = "diverged: the loss was not finite for several steps"
+
+Callback = Callable[[Evaluation], bool | None]
+
+
+def fine_tune(
+    pipeline: MoiraiMoEPipeline,
+    y: Any,
+    *,
+    horizon: int | None = None,
+    mode: Mode = "lora",
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    validation: Any = "time",
+    max_steps: int = 400,
+    learning_rate: float | None = None,
+    patience: int = 3,
+    batch_size: int | None = None,
+    freeze: str | Sequence[str] = (),
+    lora: LoraConfig | Mapping[str, Any] | None = None,
+    context_length: int | None = None,
+    precision: Precision = "float32",
+    minutes: float | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool = True,
+    random_state: RandomState = None,
+) -> MoiraiMoEPipeline:
+    """Do the work of `MoiraiMoEPipeline.fine_tune`, which describes it."""
+    series = read_series(y, 0, past_covariates, future_covariates).series
+    ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
+    divided = split(series, check_count("horizon", ahead), validation)
+    config = _lora_config(lora, mode)
+    for name, count in (("batch_size", batch_size), ("context_length", context_length)):
+        if count is not None:
+            check_count(name, count)
+    length = min(context_length or pipeline.max_context_length, pipeline.max_context_length)
+    seed = draw_seed(random_state)
+    windows = OwnWindows(
+        divided.training, pipeline.config, batch_size, length, SERIES_BALANCE, seed
+    )
+    folder = _folder(output, resume)
+    kept = [freeze] if isinstance(freeze, str) else freeze
+
+    def begin(rate: float) -> _Tuning:
+        network = copy.deepcopy(pipeline.network).float().train()
+        names = choose_trained(network, mode, kept, config, seed)
+        settings = {
+            "mode": mode,
+            "horizon": ahead,
+            "trained": names,
+            "lora": config.to_dict() if mode == "lora" else None,
+            "base": fingerprint(pipeline.network),
+            "windows": len(divided.validation),
+        }
+        training = _training(max_steps, rate, precision)
+        return _Tuning(
+            state=_new_state(network, training),
+            progress=Progress(settings),
+            training=training,
+            windows=windows,
+            validation=divided.validation,
+            horizon=ahead,
+            context_length=length,
+            patience=check_count("patience", patience),
+            folder=folder,
+            callbacks=tuple(callbacks),
+        )
+
+    rates = (learning_rate,) if learning_rate is not None else RATES.get(mode, (1e-3,))
+    if resume and folder is not None:
+        rates = (learning_rate or saved_settings(folder)["learning_rate"],)
+    with Stop(minutes) as stop, tqdm(total=max_steps, disable=not progress, unit="step") as bar:
+        tuning = begin(rates[0])
+        if resume and folder is not None:
+            tuning.progress = load_progress(
+                folder, tuning.progress.settings, tuning.state, tuning.training
+            )
+            bar.update(tuning.state.step)
+        elif len(rates) > 1 and divided.validation:
+            tuning = _better_rate(tuning, [begin(rate) for rate in rates[1:]], stop, bar)
+        reason = tuning.run(stop, bar)
+    return _result(pipeline, tuning, reason)
+
+
+def _better_rate(first: _Tuning, others: Sequence[_Tuning], stop: Stop, bar: tqdm[Any]) -> _Tuning:
+    """Try learning rates up to the first evaluation, and go on with the one that forecasts best."""
+    bar.total = (bar.total or 0) + len(others) * first.training.validate_every
+    best = first
+    for tuning in (first, *others):
+        if tuning is not first:
+            tuning.progress.start_from(first.progress, tuning.state)
+        tuning.run(stop, bar, until=tuning.training.validate_every)
+        if tuning.found < best.found:
+            best = tuning
+    log.info("learning rate %g is the best of those tried", best.training.learning_rate)
+    best.progress.seconds = sum(tuning.progress.seconds for tuning in (first, *others))
+    return best
+
+
+def _result(pipeline: MoiraiMoEPipeline, tuning: _Tuning, reason: str) -> MoiraiMoEPipeline:
+    """Put the best weights into a pipeline of their own."""
+    network, progress = tuning.state.network, tuning.progress
+    progress.restore(network)
+    # before the adapters are merged, when their weights count twice
+    count = trained_parameters(network)
+    adapters = _adapters(pipeline, network, progress.settings)
+    merge_lora(network)
+    report = TuningReport(
+        mode=progress.settings["mode"],
+        trained=progress.settings["trained"],
+        trained_parameters=count,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        steps=tuning.state.step,
+        best_step=progress.best_step,
+        windows=len(tuning.validation),
+        horizon=tuning.horizon,
+        seconds=progress.seconds,
+        reason=reason,
+        history=tuple(progress.history),
+        losses=tuple(progress.losses),
+    )
+    log.info("%s", report)
+    if progress.history and not report.improved:
+        log.warning("validation did not improve: the zero-shot weights are returned")
+    network.requires_grad_(True).to(next(pipeline.network.parameters()).dtype)
+    info = pipeline.info
+    if info is not None:
+        info = info._replace(name=f"{info.name}, fine-tuned")
+    tuned = MoiraiMoEPipeline(network, info)
+    tuned.memory_budget = pipeline.memory_budget
+    tuned.adapters, tuned.tuning = adapters, report
+    return tuned
+
+
+@dataclass
+class _Tuning:
+    """One run: `state` and `progress` are what it changes."""
+
+    state: State
+    progress: Progress
+    training: TrainConfig
+    windows: OwnWindows
+    validation: list[HeldOut]
+    horizon: int
+    context_length: int
+    patience: int
+    folder: Path | None
+    callbacks: tuple[Callback, ...]
+    reason: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def found(self) -> float:
+        """Losses of the last evaluation relative to zero-shot."""
+        history = self.progress.history
+        return history[-1].relative_to(history[0]) if len(history) > 1 else math.inf
+
+    def run(self, stop: Stop, bar: tqdm[Any], until: int | None = None) -> str:
+        """Take steps until something ends them, or up to one of them; return what it was."""
+        steps = self.training.steps if until is None else until
+        started = time.perf_counter() - self.progress.seconds
+        if self.validation and not self.progress.history:
+            self._judge(None, bar)
+        reason, results = self.reason, []
+        while not reason and self.state.step < steps:
+            results.append(self._step())
+            bar.update()
+            due = self.state.step % self.training.validate_every == 0
+            if int(self.state.skipped[1]) >= MOST_SKIPPED_STEPS:
+                reason = DIVERGED
+            elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
+                reason = self._judge(results, bar)
+                results = []
+            if stop.reason:
+                reason = reason or ("time is up" if stop.reason == TIME_IS_UP else "interrupted")
+            self.progress.seconds = time.perf_counter() - started
+            if until is None and (due or reason) and reason != DIVERGED:
+                self._save()
+        if not self.validation:
+            with self._averaged():
+                self.progress.keep(self.state)
+        if stop.reason == SIGTERM:
+            raise SystemExit(TERMINATED)
+        self.reason = reason
+        return reason or f"all {steps} steps are done"
+
+    def _step(self) -> StepResult:
+        state, device = self.state, next(self.state.network.parameters()).device
+        whole = self.windows.batch(state.step)
+        patches = self.windows.model.output_patches
+        batches = [micro_batch(part, patches).to(device) for part in _parts(whole)]
+        rate = scheduled_rate(self.training, state.step)
+        return train_step(state, batches, self.training, rate, Processes(0, 1, device))
+
+    def _judge(self, results: Sequence[StepResult] | None, bar: tqdm[Any]) -> str:
+        """Score the present weights; return why to stop, or nothing."""
+        metrics: dict[str, Any] = {"step": self.state.step}
+        if results:
+            loss = float(torch.stack([result.loss for result in results]).nanmean())
+            self.progress.losses.append(loss)
+            metrics |= {
+                "loss": loss,
+                "gradient_norm": float(results[-1].gradient_norm),
+                "learning_rate": scheduled_rate(self.training, self.state.step - 1),
+                "skipped": int(self.state.skipped[0]),
+            }
+        found = None
+        if self.validation:
+            with self._averaged():
+                found, losses = self._evaluate()
+                metrics["relative_loss"] = self.progress.add(found, losses, self.state)
+            metrics |= {"wql": found.wql, "scaled_loss": found.scaled, "coverage": found.coverage}
+            bar.set_postfix(relative=f"{metrics['relative_loss']:.3f}", refresh=False)
+        log.info("step %d: %s", self.state.step, metrics)
+        self.lines.append(metrics)
+        if found is None:
+            return ""
+        if any([callback(found) for callback in self.callbacks]):
+            return "a callback asked to stop"
+        if self.progress.since_best() >= self.patience:
+            return f"no improvement in {self.patience} evaluations"
+        return ""
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Before the first step there is nothing to average."""
+        return self.state.averaged() if self.state.step else nullcontext()
+
+    def _evaluate(self) -> tuple[Evaluation, Losses]:
+        network = self.state.network
+        try:
+            return evaluate(
+                network, self.validation, self.horizon, self.context_length, self.state.step
+            )
+        finally:
+            network.train()
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for metrics in self.lines:
+                append(self.folder / METRICS_FILE, metrics)
+            self.lines.clear()
+            device = next(self.state.network.parameters()).device
+            save_progress(
+                self.folder, self.progress, self.state, self.training, Processes(0, 1, device)
+            )
+
+
+def _new_state(network: MoiraiMoE, training: TrainConfig) -> State:
+    skipped = torch.zeros(2, dtype=torch.long, device=next(network.parameters()).device)
+    optimiser = new_optimiser(network, training)
+    average = [p.detach().clone() for p in network.parameters() if p.requires_grad]
+    return State(network, Objective(network), optimiser, average, 0, skipped)
+
+
+def _folder(output: str | Path | None, resume: bool) -> Path | None:
+    if output is None:
+        if resume:
+            raise InvalidInputError("resume=True needs the output folder of the run to go on with")
+        return None
+    folder = Path(output).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: the output must be a folder")
+    if not resume and holds_progress(folder):
+        raise CheckpointError(f"{folder} holds a run: pass resume=True or another folder")
+    return folder
+
+
+def _parts(batch: TrainingBatch) -> list[TrainingBatch]:
+    """Cut a batch into micro-batches by rows, to bound memory."""
+    rows = max(MICRO_BATCH_TOKENS // batch.weights.shape[1], 1)
+    tokens = zip(*(tensor.split(rows) for tensor in batch.tokens), strict=True)
+    weights = batch.weights.split(rows)
+    return [TrainingBatch(TokenBatch(*part), w) for part, w in zip(tokens, weights, strict=True)]
+
+
+def _adapters(
+    pipeline: MoiraiMoEPipeline, network: MoiraiMoE, settings: dict[str, Any]
+) -> Adapters | None:
+    """What was trained, apart from the checkpoint; nothing where that is all of it."""
+    if settings["mode"] == "full":
+        return None
+    tensors = lora_state(network)
+    if settings["mode"] != "lora":
+        own = network.state_dict()
+        tensors = {name: own[name].cpu().clone() for name in settings["trained"]}
+    info = pipeline.info if pipeline.tuning is None and pipeline.adapters is None else None
+    base = revision = None
+    if info is not None:
+        local = info.revision is None and info.name != BUNDLED
+        base = BUNDLED if info.name == BUNDLED else info.source
+        base = str(Path(base).resolve()) if local else base
+        revision = info.revision
+    about = {name: settings[name] for name in ("mode", "horizon", "lora")}
+    return Adapters(tensors, base, revision, settings["base"], about)
+
+
+def _lora_config(lora: LoraConfig | Mapping[str, Any] | None, mode: str) -> LoraConfig:
+    if lora is not None and mode != "lora":
+        raise InvalidInputError(f"lora={lora!r} is for mode='lora', got mode={mode!r}")
+    if isinstance(lora, Mapping):
+        return LoraConfig.from_dict(lora)
+    if lora is not None and not isinstance(lora, LoraConfig):
+        raise InvalidInputError(
+            f"lora must be a LoraConfig or a mapping of its fields, got {lora!r}"
+        )
+    return lora or LoraConfig()
+
+
+def _training(max_steps: int, learning_rate: float, precision: Precision) -> TrainConfig:
+    steps = check_count("max_steps", max_steps)
+    return TrainConfig(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup_steps=WARMUP_STEPS,
+        decay_share=DECAY_SHARE,
+        weight_decay=WEIGHT_DECAY,
+        ema_decay=AVERAGE_DECAY,
+        precision=precision,
+        validate_every=max(steps // EVALUATIONS, 1),
+    )

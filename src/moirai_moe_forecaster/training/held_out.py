@@ -1,0 +1,156 @@
+"""Which windows of a user's series are held out to validate on, and what is left to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.series import Series, read_series
+
+FEWEST_BEFORE = 4
+FEWEST_OBSERVED = 3
+ENOUGH_WINDOWS = 64
+MOST_WINDOWS = 512
+LARGEST_HELD_OUT = 0.2
+EXPECTED = (
+    "'time', a fraction such as 0.2, None, series like y, or a mapping of y and its covariates"
+)
+
+
+class HeldOut(NamedTuple):
+    """A window to validate on: forecast `label` from everything before `cut`.
+
+    Attributes
+    ----------
+    series : Series
+        Up to the end of the label.
+    cut : int
+    """
+
+    series: Series
+    cut: int
+
+    @property
+    def label(self) -> NDArray[np.float64]:
+        """What came: (target, horizon)."""
+        return self.series.target[:, self.cut :]
+
+
+class Split(NamedTuple):
+    """A user's series divided by time.
+
+    Attributes
+    ----------
+    training : list of Series
+        Without what is held out, and without series that have nothing left to predict.
+    validation : list of HeldOut
+    """
+
+    training: list[Series]
+    validation: list[HeldOut]
+
+
+def split_by_time(series: Sequence[Series], horizon: int, share: float | None) -> Split:
+    """Hold the last windows of every series out.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        Known-future covariates end with the targets.
+    horizon : int
+        Points of a window.
+    share : float or None
+        Of each series, as many windows as fit into it, and at least one. None takes one window of
+        each series, and of few series as many as make `ENOUGH_WINDOWS`, within a fifth of each.
+
+    Notes
+    -----
+    A series is held out from only if something to train on stays before its first window. At most
+    `MOST_WINDOWS` windows are scored, taken evenly.
+    """
+    wanted = -(-ENOUGH_WINDOWS // len(series))
+    training, windows = [], []
+    for item in series:
+        length = item.target.shape[1]
+        fitting = int((LARGEST_HELD_OUT if share is None else share) * length / horizon)
+        count = max(min(wanted, fitting) if share is None else fitting, 1)
+        start = length - count * horizon
+        if start < FEWEST_BEFORE or not _seen(item.target[:, :start]):
+            training.append(item)
+            continue
+        training.append(first(item, start))
+        windows += last_windows(item, horizon, count)
+    return Split([item for item in training if can_be_learned(item)], evenly(windows))
+
+
+def last_windows(series: Series, horizon: int, count: int = 1) -> list[HeldOut]:
+    """The last `count` windows of a series, of which labels are observed at least once."""
+    stops = [series.target.shape[1] - back * horizon for back in range(count - 1, -1, -1)]
+    windows = [HeldOut(first(series, stop), stop - horizon) for stop in stops]
+    return [window for window in windows if not np.isnan(window.label).all()]
+
+
+def evenly(windows: Sequence[HeldOut]) -> list[HeldOut]:
+    """At most `MOST_WINDOWS` of some windows."""
+    kept = np.linspace(0, len(windows) - 1, min(len(windows), MOST_WINDOWS))
+    return [windows[index] for index in kept.round().astype(int)]
+
+
+def first(series: Series, length: int) -> Series:
+    """The first points of a series and of its covariates."""
+    return Series(*(part[:, :length] for part in series))
+
+
+def can_be_learned(series: Series) -> bool:
+    """Whether a target has enough observed points for one to follow another."""
+    return bool((~np.isnan(series.target)).sum(1).max() >= FEWEST_OBSERVED)
+
+
+def _seen(values: NDArray[np.float64]) -> bool:
+    return bool((~np.isnan(values)).sum(1).min() >= FEWEST_OBSERVED)
+
+
+def default_horizon(series: Sequence[Series], model: ModelConfig) -> int:
+    """What one pass predicts, but not more than a fifth of the median length."""
+    typical = float(np.median([item.target.shape[1] for item in series]))
+    return max(min(model.output_patches * model.patch_size, int(typical / 5)), 1)
+
+
+def split(series: Sequence[Series], horizon: int, validation: Any) -> Split:
+    """Divide series as the argument `validation` of `fine_tune` says.
+
+    Raises
+    ------
+    InvalidInputError
+        If it says nothing known, or leaves nothing to validate on.
+    """
+    if validation is None:
+        return Split([item for item in series if can_be_learned(item)], [])
+    if isinstance(validation, str):
+        if validation != "time":
+            raise InvalidInputError(f"validation must be {EXPECTED}, got {validation!r}")
+        divided = split_by_time(series, horizon, None)
+    elif isinstance(validation, float):
+        if not 0 < validation < 1:
+            raise InvalidInputError(f"a fraction to validate on lies in (0, 1), got {validation!r}")
+        divided = split_by_time(series, horizon, validation)
+    else:
+        given = validation if isinstance(validation, Mapping) else {"y": validation}
+        if unknown := sorted(given.keys() - {"y", "past_covariates", "future_covariates"}):
+            raise InvalidInputError(f"validation must be {EXPECTED}; got the keys {unknown}")
+        others = read_series(horizon=0, **given).series
+        kept = [item for item in others if item.target.shape[1] >= horizon + FEWEST_BEFORE]
+        windows = [window for item in kept for window in last_windows(item, horizon, 1)]
+        seen = [w for w in windows if _seen(w.series.target[:, : w.cut])]
+        divided = Split([item for item in series if can_be_learned(item)], evenly(seen))
+    if not divided.validation:
+        raise InvalidInputError(
+            f"no series has {FEWEST_BEFORE} steps, some of them observed, before a held-out window "
+            f"of {horizon}: give longer series, a shorter horizon, or validation=None"
+        )
+    return divided

@@ -1,0 +1,131 @@
+"""Training batches of windows of a user's own series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.prompt import causal_mean_fill
+from moirai_moe_forecaster.inference.series import Series
+from moirai_moe_forecaster.training.held_out import can_be_learned
+from moirai_moe_forecaster.training.packing import TrainingBatch, Window, pack
+
+SHARE_OF_CONTEXT = (0.3, 0.95)
+WHOLE_SHARE = 0.6
+FEWEST_POINTS = 20
+ROW_TOKENS = 64
+MOST_ROW_TOKENS = 2048
+STEP_TOKENS = 1024
+BATCH_SIZES = (16, 256)
+
+
+class OwnWindows:
+    """Training batches of any step, from the seed and the step alone.
+
+    A window is cut into a context and what follows it as a forecast would be: the context ends with
+    a patch. So short series can be learned from, and each place in it takes every
+    place in a patch.
+
+    Parameters
+    ----------
+    series : sequence of Series
+    model : ModelConfig
+    batch_size : int or None
+        Windows per batch; None is as many as make `STEP_TOKENS` tokens, within `BATCH_SIZES`.
+    context_length : int
+        Longest window, in points.
+    series_balance : float
+        As in `TrainConfig`.
+    seed : int
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no series to learn from.
+    """
+
+    def __init__(
+        self,
+        series: Sequence[Series],
+        model: ModelConfig,
+        batch_size: int | None,
+        context_length: int,
+        series_balance: float,
+        seed: int,
+    ) -> None:
+        self._series = [_filled(item, model) for item in series if can_be_learned(item)]
+        if not self._series:
+            raise InvalidInputError(
+                "there is nothing to fine-tune on: every series needs three observed points that "
+                "are not held out; give longer series"
+            )
+        lengths = np.array([item.target.shape[1] for item in self._series])
+        self._chance = np.sqrt(lengths) / np.sqrt(lengths).sum()
+        self.model = model
+        self._longest = context_length
+        self.batch_size = self._typical_batch() if batch_size is None else batch_size
+        self._balance = series_balance
+        self._seed = seed
+
+    def batch(self, step: int) -> TrainingBatch:
+        """Return the packed windows of one step."""
+        generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
+        chosen = generator.choice(len(self._series), self.batch_size, p=self._chance)
+        windows = [self._window(self._series[index], generator) for index in chosen]
+        needs = [len(w.values) * -(-w.values.shape[1] // self.model.patch_size) for w in windows]
+        row_tokens = max(*needs, ROW_TOKENS)
+        return pack(_into_rows(windows, needs, row_tokens), row_tokens, self.model, self._balance)
+
+    def _typical_batch(self) -> int:
+        points = [min(item.target.shape[1], self._longest) for item in self._series]
+        variates = [sum(len(part) for part in item) for item in self._series]
+        tokens = float(np.median(np.multiply(points, variates))) / self.model.patch_size
+        low, high = BATCH_SIZES
+        return min(max(round(STEP_TOKENS / max(tokens, 1)), low), high)
+
+    def _window(self, series: Series, generator: np.random.Generator) -> Window:
+        """Draw where a window begins and ends, and where its context ends."""
+        size = self.model.patch_size
+        variates = sum(len(part) for part in series)
+        room = max(MOST_ROW_TOKENS // variates - 1, 2) * size
+        available = series.target.shape[1]
+        longest = min(available, self._longest, room)
+        length = longest
+        if generator.random() >= WHOLE_SHARE and longest > FEWEST_POINTS:
+            low, high = np.log([FEWEST_POINTS, longest])
+            length = int(np.exp(generator.uniform(low, high)))
+        start = int(generator.integers(available - length + 1))
+        low, high = (round(share * length) for share in SHARE_OF_CONTEXT)
+        context = int(generator.integers(max(low, 2), max(min(high, length - 1), 2) + 1))
+        beyond = -(length - context) % size
+        parts = [part[:, start : start + length] for part in series]
+        values = np.pad(np.concatenate(parts), ((0, 0), (0, beyond)), constant_values=np.nan)
+        return Window(
+            values.astype(np.float32), context, len(series.future), past_only=len(series.past)
+        )
+
+
+def _into_rows(
+    windows: Sequence[Window], needs: Sequence[int], row_tokens: int
+) -> list[list[Window]]:
+    """Lay windows end to end, each into the first row that has room."""
+    rows: list[list[Window]] = []
+    free: list[int] = []
+    for window, need in sorted(zip(windows, needs, strict=True), key=lambda pair: -pair[1]):
+        row = next((row for row, room in enumerate(free) if room >= need), len(rows))
+        if row == len(rows):
+            rows.append([])
+            free.append(row_tokens)
+        rows[row].append(window)
+        free[row] -= need
+    return rows
+
+
+def _filled(series: Series, model: ModelConfig) -> Series:
+    """Fill missing values where the checkpoint takes them for ordinary numbers, as forecasts do."""
+    if model.observed_mask_input or len(series.target) > 1 or not np.isnan(series.target).any():
+        return series
+    return series._replace(target=causal_mean_fill(series.target[0])[None])

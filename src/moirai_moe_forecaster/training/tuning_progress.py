@@ -1,0 +1,174 @@
+"""How far a fine-tuning has come: scores, best weights so far, and the files to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from moirai_moe_forecaster.config import TrainConfig
+from moirai_moe_forecaster.errors import CheckpointError
+from moirai_moe_forecaster.training.judging import Evaluation, Losses
+from moirai_moe_forecaster.training.processes import Processes
+from moirai_moe_forecaster.training.state import STATE_FILE, State, load_state, save_state
+
+BEST_FILE = "best.safetensors"
+LEAST_GAIN = 0.005
+CONFIDENCE = 0.9
+REFERENCE = "reference."
+
+
+@dataclass
+class Progress:
+    """What a fine-tuning has found out.
+
+    Attributes
+    ----------
+    settings : dict
+        What a resumed run must have been started with too.
+    history : list of Evaluation
+        Zero-shot first.
+    losses : list of float
+        Mean training loss up to each evaluation after the first.
+    best : dict of Tensor
+        Trained parameters of the best evaluation.
+    best_step : int
+    seconds : float
+        Spent so far.
+    reference : Losses, optional
+        Of the zero-shot weights.
+    """
+
+    settings: dict[str, Any]
+    history: list[Evaluation] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_step: int = 0
+    seconds: float = 0.0
+    reference: Losses | None = None
+
+    def add(self, evaluation: Evaluation, losses: Losses, state: State) -> float:
+        """Take an evaluation in, and the weights if they are the best so far.
+
+        Returns
+        -------
+        float
+            Its losses relative to zero-shot. Weights other than those must be better by
+            `LEAST_GAIN`, and in `CONFIDENCE` of bootstrap samples, so that chance alone does not
+            replace them.
+        """
+        self.history.append(evaluation)
+        ratio = evaluation.relative_to(self.history[0])
+        if self.reference is None:
+            self.reference, self.best = losses, _copied(state)
+        elif (
+            ratio < min(self.best_ratio, 1 - LEAST_GAIN)
+            and losses.better_than(self.reference) >= CONFIDENCE
+        ):
+            self.best, self.best_step = _copied(state), evaluation.step
+        return ratio
+
+    def start_from(self, other: Progress, state: State) -> None:
+        """Take the scores of zero-shot over from a run that begins alike."""
+        self.history, self.best = other.history[:1], _copied(state)
+        self.reference = other.reference
+
+    def keep(self, state: State) -> None:
+        """Take the present weights for the best, as without validation the last ones are."""
+        self.best, self.best_step = _copied(state), state.step
+
+    @property
+    def best_ratio(self) -> float:
+        """Losses of the best evaluation relative to zero-shot."""
+        best = next(e for e in self.history if e.step == self.best_step)
+        return best.relative_to(self.history[0]) if self.best_step else 1.0
+
+    def since_best(self) -> int:
+        """How many evaluations there were since the best one."""
+        return sum(evaluation.step > self.best_step for evaluation in self.history)
+
+    @torch.no_grad()
+    def restore(self, network: nn.Module) -> None:
+        """Put the best weights back."""
+        for name, parameter in network.named_parameters():
+            if name in self.best:
+                parameter.copy_(self.best[name])
+
+
+def _copied(state: State) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in state.trained.items()}
+
+
+def save_progress(
+    folder: Path, progress: Progress, state: State, training: TrainConfig, processes: Processes
+) -> None:
+    """Write everything that a later run goes on from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "settings": progress.settings,
+        "history": [evaluation._asdict() for evaluation in progress.history],
+        "losses": progress.losses,
+        "best_step": progress.best_step,
+        "seconds": progress.seconds,
+    }
+    temporary = folder / (BEST_FILE + ".new")
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
+    if progress.reference is not None:
+        parts = progress.reference._asdict()
+        tensors |= {REFERENCE + name: torch.from_numpy(part) for name, part in parts.items()}
+    try:
+        save_file(tensors, temporary, metadata={"progress": json.dumps(facts)})
+    except SafetensorError as error:
+        raise CheckpointError(f"{temporary} could not be written: {error}") from error
+    os.replace(temporary, folder / BEST_FILE)
+    save_state(folder, state, training, processes)
+
+
+def load_progress(
+    folder: Path, settings: Mapping[str, Any], state: State, training: TrainConfig
+) -> Progress:
+    """Read what `save_progress` wrote into a new state.
+
+    Raises
+    ------
+    CheckpointError
+        If there is nothing to resume, it cannot be read, or was started with other settings.
+    """
+    try:
+        with safe_open(folder / BEST_FILE, "pt") as file:
+            facts = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no fine-tuning to resume: {error}") from error
+    wanted = json.loads(json.dumps(settings))
+    if differ := sorted(name for name in wanted if wanted[name] != facts["settings"].get(name)):
+        raise CheckpointError(
+            f"the fine-tuning in {folder} was started with another {', '.join(differ)}: "
+            "resume it with the same arguments, or choose another folder"
+        )
+    load_state(folder, state, training)
+    history = [Evaluation.from_dict(values) for values in facts["history"]]
+    # a kill between the two files leaves evaluations of steps that will be taken again
+    kept = [evaluation for evaluation in history if evaluation.step <= state.step]
+    if facts["best_step"] > state.step:
+        raise CheckpointError(f"the files in {folder} are of different steps: start anew")
+    losses = facts["losses"][: len(kept) - 1]
+    device = next(state.network.parameters()).device
+    best = {name: tensors[name].to(device) for name in tensors if not name.startswith(REFERENCE)}
+    parts = [tensors.get(REFERENCE + name) for name in Losses._fields]
+    reference = Losses(*(part.numpy() for part in parts if part is not None)) if kept else None
+    seconds = facts["seconds"]
+    return Progress(wanted, kept, losses, best, facts["best_step"], seconds, reference)
+
+
+def holds_progress(folder: Path) -> bool:
+    """Whether a fine-tuning was saved there."""
+    return (folder / BEST_FILE).exists() or (folder / STATE_FILE).exists()

@@ -1,0 +1,209 @@
+"""``moirai-moe forecast`` writes what `predict_df` computes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moirai_moe_forecaster import cli
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+
+@pytest.fixture
+def sales() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    parts = [
+        pd.DataFrame(
+            {
+                "store": name,
+                "date": pd.date_range("2024-01-01", periods=40),
+                "sold": rng.normal(size=40).cumsum(),
+                "price": rng.normal(size=40),
+            }
+        )
+        for name in ("north", "south")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture
+def file(sales: pd.DataFrame, tmp_path: Path) -> Path:
+    path = tmp_path / "sales.csv"
+    sales.sample(frac=1, random_state=1).sort_values("store").to_csv(path, index=False)
+    return path
+
+
+NAMES = ["--id", "store", "--timestamp", "date", "--target", "sold"]
+COLUMNS = {"id_column": "store", "timestamp_column": "date", "target_columns": "sold"}
+
+
+def run(file: Path, model: str, *arguments: str) -> int:
+    command = ["forecast", str(file), *NAMES, "--horizon", "4", "--model", model]
+    return cli.main([*command, *arguments])
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_the_table_is_that_of_predict_df(
+    file: Path,
+    model: str,
+    sales: pd.DataFrame,
+    ending: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / f"out.{ending}"
+    assert run(file, model, "--levels", "0.05,0.95", "--quiet", "-o", str(output)) == 0
+    written = pd.read_csv(output) if ending == "csv" else pd.read_parquet(output)
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    expected = pipeline.predict_df(
+        sales, 4, quantile_levels=[0.05, 0.95], random_state=0, **COLUMNS
+    )
+    written["date"] = pd.to_datetime(written["date"])
+    pd.testing.assert_frame_equal(written, expected, rtol=1e-6, check_dtype=False)
+    printed = capsys.readouterr()
+    assert f"2 series, 4 steps ahead: {output}" in printed.out
+    assert printed.err == ""
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_without_an_output_the_table_is_printed_as_csv(
+    file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(file, model) == 0
+    printed = capsys.readouterr()
+    table = pd.read_csv(io.StringIO(printed.out))
+    assert list(table.columns) == ["store", "date", "mean", "median", "0.1", "0.5", "0.9"]
+    assert len(table) == 8
+    assert "2/2" in printed.err
+
+
+def test_covariates_are_known_ahead_if_the_future_holds_them(
+    file: Path, model: str, sales: pd.DataFrame, tmp_path: Path
+) -> None:
+    plan = pd.DataFrame(
+        {
+            "store": np.repeat(["north", "south"], 4),
+            "date": np.tile(pd.date_range("2024-02-10", periods=4), 2),
+            "price": np.arange(8.0),
+        }
+    )
+    future, output = tmp_path / "plan.csv", tmp_path / "out.csv"
+    plan.to_csv(future, index=False)
+    own = ["--quiet", "-o", str(output), "--covariates", "price"]
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    for arguments, options in (
+        (["--future", str(future)], {"future_df": plan}),
+        ([], {"past_covariates": "price"}),
+    ):
+        assert run(file, model, *own, *arguments) == 0
+        expected = pipeline.predict_df(sales, 4, random_state=0, **COLUMNS, **options)
+        written = pd.read_csv(output)
+        np.testing.assert_allclose(written["median"], expected["median"], rtol=1e-5)
+
+
+def test_a_picture_is_drawn_of_every_series(file: Path, model: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra plot, is not installed")
+    picture = tmp_path / "sales.svg"
+    assert run(file, model, "--quiet", "--plot", str(picture)) == 0
+    text = picture.read_text()
+    assert "north" in text
+    assert "south" in text
+
+
+def test_names_of_other_libraries_need_no_options(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = pd.date_range("2024", periods=30)
+    file = tmp_path / "nixtla.csv"
+    pd.DataFrame({"unique_id": "a", "ds": days, "y": range(30)}).to_csv(file, index=False)
+    command = ["forecast", str(file), "--horizon", "2", "--model", model, "--quiet"]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.startswith("unique_id,ds,mean")
+
+
+def test_rows_without_times_are_taken_in_order(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plain.csv"
+    pd.DataFrame({"target": np.arange(30.0), "item_id": ["x", "y"] * 15}).to_csv(file, index=False)
+    command = ["forecast", str(file), "--horizon", "2", "--model", model, "--quiet"]
+    assert cli.main(command) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table["step"]) == [15, 16, 15, 16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "cost"], "has no column 'cost'; it has 'store', 'date', 'sold', 'price'"),
+        (["--covariates", "wind"], "has no column 'wind'"),
+        (["--levels", "0.5,2"], "strictly between 0 and 1"),
+        (["--horizon", "0"], "horizon must be an integer of at least 1"),
+        (["--freq", "often"], "alias of pandas"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    file: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(file, model, "--quiet", *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("moirai-moe: error: ")
+    assert message in line
+
+
+def test_a_row_is_known_by_its_line_in_the_file(
+    file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = file.read_text().splitlines()
+    lines[6] = lines[6].replace("2024", "year")
+    file.write_text("\n".join(lines))
+    assert run(file, model, "--quiet") == 1
+    assert "row 7 holds 'year" in capsys.readouterr().err
+
+
+def test_a_future_without_the_covariates_is_refused(
+    file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(file, model, "--quiet", "--future", str(file)) == 1
+    assert "holds none of the covariates" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_leaves_the_old_one(
+    file: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(_: object, path: Path, **__: object) -> None:
+        path.write_bytes(b"half a ta")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pandas.DataFrame.to_csv", fill_the_disk)
+    output = tmp_path / "old.csv"
+    output.write_text("old")
+    assert run(file, model, "--quiet", "-o", str(output)) == 1
+    assert output.read_text() == "old"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.xlsx", "--horizon", "3"], "must be one of .csv, .parquet"),
+        (["data.csv"], "required: --horizon"),
+        (["data.csv", "--horizon", "3", "--plot", "p.gif"], "must be one of .pdf, .png, .svg"),
+        (["data.csv", "--horizon", "3", "--levels", "low"], "levels must be numbers"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["forecast", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
