@@ -296,7 +296,7 @@ def test_tuning_the_bundled_model_learns_a_pattern_it_does_not_know(how: Any) ->
 
     def error(**changes: Any) -> float:
         made = MoiraiMoEModel(30, CHUNK, random_state=0, pl_trainer_kwargs=trainer, **changes)
-        made.fit(series[:360])
+        made.fit(series[120:360])
         windows = made.historical_forecasts(
             series[330:], forecast_horizon=CHUNK, retrain=False, stride=6, last_points_only=False
         )

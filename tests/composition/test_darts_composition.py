@@ -244,16 +244,17 @@ def test_an_anomaly_is_where_the_forecast_failed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_shap_explains_a_forecast() -> None:
-    fitted = model(input_chunk_length=6, output_chunk_length=1).fit(TRAIN)
+    fitted = model(input_chunk_length=4, output_chunk_length=1).fit(TRAIN)
     explainer = ShapExplainer(
-        fitted, background_series=TRAIN[-30:], background_num_samples=10, shap_method="permutation"
+        fitted, background_series=TRAIN[-14:], shap_method="permutation", test_stationarity=False
     )
-    explained = explainer.explain(TRAIN[-9:])
+    explained = explainer.explain(TRAIN[-6:])
     values = explained.get_explanation(horizon=1).values()
     assert np.isfinite(values).all()
     # the last month says more of the next one than any before it
-    assert np.abs(values).mean(0).argmax() == 5
+    assert np.abs(values).mean(0).argmax() == 3
 
 
 def test_forecasts_are_drawn() -> None:
