@@ -577,7 +577,7 @@ def test_no_warnings(y: pd.Series) -> None:
         ({"num_samples": None}, "num_samples must be an integer of at least 1, got None"),
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
-        ({"dtype": "int8"}, "dtype must be a floating-point"),
+        ({"dtype": "int8"}, "dtype must be one of"),
     ],
 )
 def test_bad_parameters(y: pd.Series, changes: dict[str, Any], message: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from moirai_moe_forecaster.errors import OutOfMemoryError
+from moirai_moe_forecaster.errors import InvalidInputError, OutOfMemoryError
 from moirai_moe_forecaster.inference import batches
 from moirai_moe_forecaster.inference.batches import Load, automatic_budget, groups
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -76,6 +76,8 @@ def test_the_automatic_budget_is_a_share_of_what_is_free(monkeypatch: pytest.Mon
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
     ],
 )
 def test_where_memory_runs_out_halves_are_tried(
@@ -98,6 +100,33 @@ def test_where_memory_runs_out_halves_are_tried(
     np.testing.assert_allclose(
         got.quantile([0.1, 0.5, 0.9]), expected.quantile([0.1, 0.5, 0.9]), rtol=1e-3
     )
+
+
+def test_later_passes_are_no_larger_than_what_fitted(
+    pipeline: MoiraiMoEPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks = list(np.random.default_rng(0).normal(size=(24, 50)).cumsum(1))
+    encode, sizes = MoiraiMoE.encode, []
+
+    def short_of_memory(network: MoiraiMoE, tokens: Any) -> Any:
+        sizes.append(len(tokens.values))
+        if len(tokens.values) > 2:
+            raise MemoryError
+        return encode(network, tokens)
+
+    monkeypatch.setattr(MoiraiMoE, "encode", short_of_memory)
+    pipeline.predict(walks, 8, batch_size=8, random_state=0)
+    assert sizes == [8, 4, *[2] * 2, 4, *[2] * 2, *[2] * 8]
+
+
+@pytest.mark.parametrize("budget", [0, -5, "1GB"])
+def test_a_memory_budget_is_a_number_of_bytes(
+    pipeline: MoiraiMoEPipeline, walk: Any, budget: Any
+) -> None:
+    limited = MoiraiMoEPipeline(pipeline.network)
+    limited.memory_budget = budget
+    with pytest.raises(InvalidInputError, match="memory_budget"):
+        limited.predict(walk, 8)
 
 
 def test_a_single_series_that_does_not_fit_says_what_to_do(

@@ -267,6 +267,14 @@ def test_plot_draws_the_median() -> None:
     )
 
 
+@pytest.mark.parametrize("horizon", [40, 100])
+def test_a_series_taken_out_of_a_batch_keeps_its_samples(horizon: int) -> None:
+    network = tiny_network(output_patches=4, dependence_share=0.5, dependence_decay=0.9)
+    walks = list(np.random.default_rng(0).normal(size=(3, 60)).cumsum(1))
+    batch = MoiraiMoEPipeline(network).predict(walks, horizon, random_state=0)
+    np.testing.assert_array_equal(batch[1].samples, batch.samples[1])
+
+
 @pytest.mark.parametrize("horizon", [48, 150])
 def test_sums_over_the_horizon_are_wider_where_points_depend_on_each_other(horizon: int) -> None:
     walk = np.random.default_rng(0).normal(size=100).cumsum()

@@ -10,6 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from moirai_moe_forecaster.config import OFFICIAL_MIXTURE, Component
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.model.components import (
     LogNormal,
     NegativeBinomial,
@@ -243,6 +244,22 @@ def test_one_level_is_enough() -> None:
     torch.testing.assert_close(
         mixture.icdf(torch.tensor([0.5]))[0], several[1], atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("members", [16, 100])
+@pytest.mark.parametrize("far", [10.0, 100.0, 1000.0])
+def test_a_mode_that_few_members_share_is_found(members: int, far: float) -> None:
+    loc = 0.1 * torch.randn(members, 1, generator=torch.Generator().manual_seed(0))
+    loc[[1, 2, 3]] += far
+    student = StudentT(torch.full_like(loc, 5.0), loc, torch.full_like(loc, 0.3))
+    mixture = Mixture(torch.zeros(1, 1, members, 1), (student._make(p[None] for p in student),))
+    pooled = mixture.pool(0)
+    for levels in (torch.arange(1, 100) / 100, torch.tensor(NODE_LEVELS).float()):
+        quantiles = pooled.icdf(levels)[:, 0]
+        moved = 1e-3 * (1 + quantiles.abs())
+        low, high = (pooled.cdf((quantiles + side * moved)[:, None])[:, 0] for side in (-1, 1))
+        assert (low <= levels + 2e-3).all()
+        assert (high >= levels - 2e-3).all()
 
 
 def test_components_that_lie_far_apart() -> None:

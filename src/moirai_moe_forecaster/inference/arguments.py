@@ -9,6 +9,8 @@ import torch
 
 from moirai_moe_forecaster.errors import InvalidInputError
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
 
 def check_count(name: str, value: Any) -> int:
     """Return an integer of at least 1, or raise."""
@@ -33,6 +35,7 @@ def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """Return the floating-point type; None is float32."""
     wanted = torch.float32 if dtype is None else dtype
     number = getattr(torch, wanted, None) if isinstance(wanted, str) else wanted
-    if not isinstance(number, torch.dtype) or not number.is_floating_point:
-        raise InvalidInputError(f"dtype must be a floating-point torch dtype, got {dtype!r}")
+    if number not in DTYPES:
+        names = ", ".join(str(known).removeprefix("torch.") for known in DTYPES)
+        raise InvalidInputError(f"dtype must be one of {names}, got {dtype!r}")
     return number

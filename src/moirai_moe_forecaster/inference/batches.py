@@ -22,6 +22,14 @@ BYTES = 4
 # longer passes over contexts leave a processor's caches and get slower
 TOKENS_ON_CPU = 2**13
 # tensors as large as the hidden states, the logits and the mixtures that live at the same time
+# what the messages of a CPU, of CUDA, its libraries and Apple's GPUs have in common
+SIGNS_OF_SHORTAGE = (
+    "allocate memory",
+    "not enough memory",
+    "out of memory",
+    "alloc_failed",
+    "bad_alloc",
+)
 HIDDEN_COPIES, LOGIT_COPIES, MIXTURE_COPIES = 16, 3, 4
 
 
@@ -160,4 +168,5 @@ def halved_when_short(
 def _is_shortage(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return "allocate memory" in str(error) or "not enough memory" in str(error)
+    message = str(error).lower()
+    return any(sign in message for sign in SIGNS_OF_SHORTAGE)

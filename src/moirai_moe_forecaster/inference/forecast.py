@@ -39,7 +39,7 @@ class Marginals(NamedTuple):
     seeds : ndarray of int64, (series, variate)
         Streams from which samples are drawn.
     share : ndarray of float32, (series, variate)
-        How steps depend on each other where there are no ranks: their normal scores correlate as
+        How steps depend on each other: where there are no ranks their normal scores correlate as
         ``share * decay**lag``.
     """
 
@@ -85,7 +85,7 @@ class Forecast:
     num_samples : int
         How many trajectories `samples` holds.
     decay : float, default=0
-        With the marginals' shares, how steps depend on each other where there are no ranks.
+        With the marginals' shares, how steps depend on each other.
     """
 
     def __init__(
@@ -215,15 +215,17 @@ class Forecast:
     def samples(self) -> Array:
         """Trajectories: (series, sample, horizon, variate).
 
-        Drawn when asked for, always the same ones. Each is a draw from every step's marginal. Its
-        steps are ranked like those of one of the rollout's paths; where one pass predicted the
-        whole horizon there are no paths, and the checkpoint's dependence correlates the steps.
+        Drawn when asked for, always the same ones. Each is a draw from every step's marginal, and
+        its steps depend on each other as the checkpoint says (`inference.dependence`). Where
+        several passes were needed, its steps are ranked like those of one of the rollout's paths,
+        and the dependence acts between the ranks: the more paths, the surer are statements about
+        several steps. Different variates of a series depend on each other only by those ranks.
         """
         quantiles, ranks = self._marginals.quantiles, self._marginals.ranks
         horizon = self.horizon
         streams = torch.from_numpy(self._marginals.seeds)
         draws = uniforms(streams, 2**40, self._num_samples * horizon).unflatten(-1, (-1, horizon))
-        if ranks is None and self._marginals.share.any():
+        if self._marginals.share.any():
             shares = torch.from_numpy(self._marginals.share)
             draws = dependent(draws, shares[..., None], self._decay)
         level = draws.numpy().transpose(0, 2, 3, 1)

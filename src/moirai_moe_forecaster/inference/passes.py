@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.batches import (
     TOKENS_ON_CPU,
     Load,
@@ -37,7 +38,8 @@ def in_passes(
     work : callable
         Gives one result per series from the indices of a group.
     memory_budget : int, optional
-        Bytes; None is `automatic_budget`.
+        Bytes; None is `automatic_budget`. Where memory runs out nevertheless, a pass is halved,
+        and later ones are no larger.
     batch_size : int, optional
         Most series per pass.
 
@@ -47,8 +49,16 @@ def in_passes(
     result : object
         Of that series.
     """
+    if memory_budget is not None:
+        check_count("memory_budget", memory_budget)
     budget = memory_budget or automatic_budget(device)
     tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+    most = len(series)
     for group in groups(series, load, budget, tokens, batch_size):
-        for members, results in halved_when_short(group, work):
-            yield from zip(members, results, strict=True)
+        for start in range(0, len(group), most):
+            part = group[start : start + most]
+            for members, results in halved_when_short(part, work):
+                if len(members) < len(part):
+                    # what did not fit once will not fit a little later
+                    most = min(most, len(members))
+                yield from zip(members, results, strict=True)

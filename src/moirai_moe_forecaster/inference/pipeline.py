@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PATHS = 16
+DEFAULT_PATHS = 32
 Normalisation = Literal["frozen", "reestimated"]
 CovariateUse = Literal["regression", "tokens"]
 
@@ -237,10 +237,10 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 16, whose quantiles are more
+            Paths that carry the uncertainty between patches; None is 32, whose quantiles are more
             accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
-            that one pass predicts, where quantiles are exact. Take more for joint statements about
-            horizons beyond.
+            that one pass predicts, where quantiles are exact. Take 100 or more for statements about
+            several steps at once (`Forecast.samples`) over longer horizons.
         num_samples : int, default=100
             How many trajectories `Forecast.samples` holds.
         batch_size : int, optional

@@ -174,10 +174,11 @@ def marginalise(
     blocks: Iterator[Block], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
 ) -> Marginal:
     """Average the paths' mixtures and take quantiles of the averages."""
-    quantiles, means, draws, shares = [], [], [], []
-    left = horizon
-    for block in blocks:
-        shares.append(dependence.shares(block.mixture)[:, 0])
+    quantiles, means, draws = [], [], []
+    left, share = horizon, torch.empty(0)
+    for number, block in enumerate(blocks):
+        if number == 0:
+            share = dependence.shares(block.mixture)[:, 0]
         points = min(block.mixture.shape[3:].numel(), left)
         cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
         pooled = cut.pool(1)
@@ -187,7 +188,7 @@ def marginalise(
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     quantile, mean, draw = (torch.cat(tensors, -1) for tensors in (quantiles, means, draws))
-    return Marginal(quantile, mean, draw, shares[0])
+    return Marginal(quantile, mean, draw, share)
 
 
 def _next_patches(

@@ -173,7 +173,7 @@ class CountCurve(NamedTuple):
         small, below = negative_binomial.small_heights(weights, summed=summed)
         far = weights[..., None] if not summed else weights.sum(1, keepdim=True)[..., None]
         far = far.repeat(1, 1, LARGE_COUNTS)
-        point, member = (below < 1 - NEGLIGIBLE).nonzero(as_tuple=True)
+        point, member = (weights * (1 - below) > NEGLIGIBLE).nonzero(as_tuple=True)
         if len(point):
             some = [parameter[point, member, None] for parameter in negative_binomial]
             heights = NegativeBinomial(*some).cdf(_counts(weights)[SMALL_COUNTS:])

@@ -86,7 +86,8 @@ def _swiglu(x: Tensor, weight_in: Tensor, weight_out: Tensor) -> Tensor:
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply tokens (token, feature) by weights (output, feature) in the order that is fast."""
-    if x.dtype == torch.float32 and (len(x) in FEW_TOKENS or len(x) in FEATURE_MAJOR):
+    thin = len(x) in FEW_TOKENS or len(x) in FEATURE_MAJOR
+    if thin and x.dtype == torch.float32 and not x.is_cuda:
         return (weight @ x.mT).mT
     return F.linear(x, weight)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.model.components import Distribution
 from moirai_moe_forecaster.model.curves import Curve, Unit, curve_of
+from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.model.mixture import Mixture
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 FIRST_GRID = 32
 REFINED_GRID = 48
 ROUNDS = 2
-ROUGH_MEMBERS = 24
 TAIL_GRID = 4
+FAR = 0.05
+# within a step of counts no line is needed
+WIDE, WIDE_OF_COUNTS = 1e-4, 0.2
+HALVINGS = 14
 MANY_LEVELS = 64
 NEAR = (-0.1, -0.01, 0.01, 0.1)
 BEYOND = 1.0
@@ -34,8 +38,8 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
 
     The average cdf of all members is evaluated on one grid per point, which is first spread over
     all that any component reaches and then moved to where the last evaluation saw the quantiles.
-    Of many members, a part is enough for all evaluations but the last. Between grid points the
-    logit of the cdf is taken as linear, so that levels never cross.
+    Between grid points the logit of the cdf is taken as linear; where they lie too far apart for
+    that, as in a gap between modes, they are halved first. Levels never cross.
 
     Parameters
     ----------
@@ -51,9 +55,8 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     """
     flat = mixture.map(lambda tensor: tensor.flatten(1).T.contiguous())
     weights = flat.log_weights.exp()
-    curves = _curves(weights, flat.components, flat.unit)
-    stride = max(weights.shape[2] // ROUGH_MEMBERS, 1)
-    rough = curves if stride == 1 else _curves(weights, flat.components, flat.unit, stride)
+    parts = zip(weights, flat.components, strict=True)
+    curves = [curve_of(weight, component, flat.unit) for weight, component in parts]
     wanted = levels.logit()
     low, high = wanted[0] - BEYOND, wanted[-1] + BEYOND
     scale = _Scale.of(weights, flat.components, flat.unit, torch.stack((low, high)).sigmoid())
@@ -65,14 +68,70 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     refined = torch.lerp(low, high, _steps(REFINED_GRID, levels))
 
     grid = torch.lerp(scale.start, scale.stop, _steps(FIRST_GRID, levels))
-    rounds = [(rough, refined)] * ROUNDS + [(rough, near), (curves, wanted)]
-    for used, next_levels in rounds:
+    for next_levels in (*[refined] * ROUNDS, near, wanted):
         grid = torch.cat((scale.start, grid, scale.stop), 1)
         if landmarks.shape[1]:
             grid = torch.cat((grid, landmarks), 1).sort(1).values
-        logits = _logits(used, weights.shape[2], scale.value(grid))
-        grid = _interpolate(grid, logits, next_levels)
+        logits = _logits(curves, weights.shape[2], scale.value(grid))
+        brackets = _Brackets.of(grid, logits, next_levels)
+        grid = brackets.crossing(next_levels)
+    counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
+    loose = brackets.loose(wanted, WIDE_OF_COUNTS if counts else WIDE).any(1)
+    if bool(loose.any()):
+        some = [_rows(curve, loose) for curve in curves]
+        wide = _rows(brackets, loose)
+        narrow = _halved(some, weights.shape[2], _rows(scale, loose), wide, wanted)
+        grid[loose] = narrow.crossing(wanted)
     return scale.value(grid).cummax(1).values.T.reshape(-1, *mixture.shape)
+
+
+class _Brackets(NamedTuple):
+    """Neighbouring grid points between which levels are reached, and their logits: (point, level).
+
+    In a gap between modes the cdf is flat and then rises at once: there a bracket is loose, wide
+    in both coordinate and logit, and a straight line across it is wrong.
+    """
+
+    low: Tensor
+    high: Tensor
+    low_logit: Tensor
+    high_logit: Tensor
+
+    @classmethod
+    def of(cls, grid: Tensor, logits: Tensor, wanted: Tensor) -> _Brackets:
+        """Find where logits (point, grid) reach the wanted ones (level,)."""
+        right = torch.searchsorted(logits, wanted.expand(len(grid), -1).contiguous())
+        right = right.clamp_(1, grid.shape[1] - 1)
+        ends = [part.gather(1, index) for part in (grid, logits) for index in (right - 1, right)]
+        return cls(*ends)
+
+    def crossing(self, wanted: Tensor) -> Tensor:
+        """Coordinates (point, level) at which straight lines reach the wanted logits."""
+        rise = (self.high_logit - self.low_logit).clamp_min(1e-9)
+        share = (wanted - self.low_logit).div_(rise).clamp_(0, 1)
+        return torch.lerp(self.low, self.high, share)
+
+    def loose(self, wanted: Tensor, wide: float) -> Tensor:
+        """Which brackets are too wide to draw a line across: levels are far from both ends."""
+        distance = torch.minimum(wanted - self.low_logit, self.high_logit - wanted)
+        return (distance > FAR) & (self.high - self.low > wide)
+
+
+def _halved(
+    curves: Sequence[Curve], members: int, scale: _Scale, brackets: _Brackets, wanted: Tensor
+) -> _Brackets:
+    """Halve brackets until they are narrow, whatever the cdf does within."""
+    for _ in range(HALVINGS):
+        middle = (brackets.low + brackets.high) / 2
+        logit = _logits(curves, members, scale.value(middle))
+        below = logit < wanted
+        brackets = _Brackets(
+            torch.where(below, middle, brackets.low),
+            torch.where(below, brackets.high, middle),
+            torch.where(below, logit, brackets.low_logit),
+            torch.where(below, brackets.high_logit, logit),
+        )
+    return brackets
 
 
 class _Scale(NamedTuple):
@@ -117,20 +176,6 @@ def _steps(count: int, like: Tensor) -> Tensor:
     return torch.linspace(0, 1, count, dtype=like.dtype, device=like.device)
 
 
-def _curves(
-    weights: Tensor, components: Sequence[Distribution], unit: Unit, stride: int = 1
-) -> list[Curve]:
-    """Prepare the components' curves, of all members or of every `stride`-th."""
-    weights = weights[:, :, ::stride]
-    if stride > 1:
-        weights = weights / weights.sum((0, 2), keepdim=True)
-    some = None if unit is None else (unit[0][:, ::stride], unit[1][:, ::stride])
-    return [
-        curve_of(weight, type(c)(*(part[:, ::stride] for part in c)), some)
-        for weight, c in zip(weights, components, strict=True)
-    ]
-
-
 def _logits(curves: Sequence[Curve], members: int, x: Tensor) -> Tensor:
     """Logits of the average cdf at x (point, grid), a few points at a time to stay in the cache."""
     count = max(CHUNK_ELEMENTS // (members * x.shape[1]), 1)
@@ -142,22 +187,12 @@ def _logits(curves: Sequence[Curve], members: int, x: Tensor) -> Tensor:
     return torch.cat(parts).clamp_(LEAST, 1 - LEAST).logit_()
 
 
-def _rows(curve: Any, rows: slice) -> Any:
+def _rows(curve: Any, rows: slice | Tensor) -> Any:
     """Take some points of every tensor in a curve."""
     if isinstance(curve, Tensor) or curve is None:
         return curve if curve is None else curve[rows]
     fields = [_rows(field, rows) for field in curve]
     return tuple(fields) if type(curve) is tuple else type(curve)(*fields)
-
-
-def _interpolate(grid: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:
-    """Find where the logits (point, grid) reach the wanted ones (level,): (point, level)."""
-    wanted = wanted.expand(len(grid), -1).contiguous()
-    right = torch.searchsorted(logits, wanted).clamp_(1, grid.shape[1] - 1)
-    left = right - 1
-    low, high = logits.gather(1, left), logits.gather(1, right)
-    share = (wanted - low).div_((high - low).clamp_min_(1e-9)).clamp_(0, 1)
-    return torch.lerp(grid.gather(1, left), grid.gather(1, right), share)
 
 
 def quantiles_at(mixture: Mixture, levels: Tensor) -> Tensor:
