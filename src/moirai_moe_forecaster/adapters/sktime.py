@@ -189,7 +189,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     @property
     def pipeline_(self) -> MoiraiMoEPipeline:
-        """The pipeline; part of the instance only if fine-tuned, so that other pickles are small."""
+        """The pipeline; a part of the instance, and of pickles, only if it was fine-tuned."""
         self.check_is_fitted()
         if self._tuned is not None:
             return self._tuned.pipeline

@@ -6,7 +6,6 @@ import copy
 import inspect
 import sys
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.arguments import read_device
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.training.lora import LoraConfig
 
 # "zero-shot" trains in pretrain only
@@ -137,7 +137,7 @@ def tune(
         half = int(np.median([len(values) for values in series])) // 2
         horizon = max(min(furthest, half), 1) if furthest > 0 else None
     return pipeline.fine_tune(
-        series, future_covariates=future, random_state=seed, **({"horizon": horizon} | options)
+        series, future_covariates=future, random_state=seed, **{"horizon": horizon, **options}
     )
 
 
@@ -152,9 +152,9 @@ def _training_arguments(given: Any) -> dict[str, Any]:
     for name in given:
         if name in ELSEWHERE:
             raise InvalidInputError(
-                f"training_args cannot hold {name!r}: the forecaster's own {ELSEWHERE[name]} says it"
+                f"training_args cannot hold {name!r}: {ELSEWHERE[name]} of the forecaster says it"
             )
-    parameters = inspect.signature(MoiraiMoEPipeline.fine_tune).parameters
+    parameters = inspect.signature(fine_tune).parameters
     known = sorted(parameters.keys() - ELSEWHERE.keys() - {"self"})
     if unknown := [name for name in given if name not in known]:
         raise InvalidInputError(f"unknown training_args {unknown}; known are {known}")
@@ -164,7 +164,7 @@ def _training_arguments(given: Any) -> dict[str, Any]:
 def _validation(share: Any) -> str | float:
     if share is None:
         return "time"
-    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
+    if not isinstance(share, float | np.floating) or not 0 < share < 1:
         raise InvalidInputError(
             f"validation_split must be None or a fraction between 0 and 1, got {share!r}"
         )
