@@ -567,10 +567,6 @@ def test_no_warnings(y: pd.Series) -> None:
     ("changes", "message"),
     [
         ({"prediction_type": "mode"}, "prediction_type must be 'median' or 'mean', got 'mode'"),
-        ({"fit_strategy": "full"}, "fit_strategy must be 'zero-shot', got 'full'"),
-        ({"peft_config": {"r": 4}}, "peft_config must be None"),
-        ({"training_args": {"max_steps": 1}}, "training_args must be None"),
-        ({"validation_split": 0.1}, "validation_split must be None, got 0.1"),
         ({"model_path": "somewhere"}, "model_path and config cannot both be given"),
         ({"config": TINY | {"d_modle": 3}}, "unknown ModelConfig fields"),
         ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),

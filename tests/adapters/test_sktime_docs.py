@@ -20,7 +20,8 @@ BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 
 @pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled checkpoint is not in this tree")
-def test_the_page_runs() -> None:
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in BLOCKS:
         if block != RECORD:

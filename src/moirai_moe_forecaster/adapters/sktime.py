@@ -15,6 +15,7 @@ from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 from moirai_moe_forecaster.adapters.sktime_context import Context
 from moirai_moe_forecaster.adapters.sktime_parameters import check_parameters, read_source
 from moirai_moe_forecaster.adapters.sktime_points import Points, forecast_points
+from moirai_moe_forecaster.adapters.sktime_tuning import TunedWeights, tune, tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.inference import marginal as curves
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -29,11 +30,12 @@ _TABLES = ["pd.DataFrame", "pd-multiindex", "pd_multiindex_hier"]
 
 
 class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
-    """Zero-shot probabilistic forecasts with a pretrained Moirai-MoE network.
+    """Probabilistic forecasts with a pretrained Moirai-MoE network, zero-shot or fine-tuned.
 
-    Moirai-MoE [1]_ is a sparse mixture-of-experts transformer for time series. Nothing is trained
-    in ``fit``, which remembers the last points of the series as the context of later forecasts. A
-    panel or hierarchy is forecast in one batch, and each of its series as if it were alone.
+    Moirai-MoE [1]_ is a sparse mixture-of-experts transformer for time series. ``fit`` remembers
+    the last points of the series as the context of later forecasts, and trains nothing unless
+    ``fit_strategy`` says so. A panel or hierarchy is forecast in one batch, and each of its series
+    as if it were alone. ``pretrain`` fine-tunes on a panel; later ``fit`` use its weights.
 
     Parameters
     ----------
@@ -60,20 +62,32 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         None or "auto" is CUDA, then MPS, then the CPU.
     dtype : str or torch.dtype, optional (default=None)
         None is float32.
-    fit_strategy : {"zero-shot"}, optional (default="zero-shot")
-        What ``fit`` does to the weights: nothing.
-    peft_config, training_args, validation_split : optional (default=None)
-        Reserved for fine-tuning; must be None.
+    fit_strategy : {"zero-shot", "minimal", "full", "peft"}, optional (default="zero-shot")
+        What ``fit`` trains of a copy of the weights: nothing; the output projection and the last
+        norm; everything; low-rank adapters. ``pretrain`` trains the same, and adapters with
+        "zero-shot". After ``pretrain``, ``fit`` trains nothing.
+    peft_config : dict, optional (default=None)
+        Of the adapters: fields of ``training.lora.LoraConfig``, or the names ``r``,
+        ``lora_alpha`` and ``target_modules``.
+    training_args : dict, optional (default=None)
+        Arguments of ``MoiraiMoEPipeline.fine_tune``, such as ``max_steps``, ``learning_rate``,
+        ``patience``, ``horizon`` or ``progress``.
+    validation_split : float, optional (default=None)
+        Share of the end of every series that is held out to choose the weights; None holds out
+        the last windows. What does not improve on them is not kept.
     random_state : int or RandomState, optional (default=None)
-        Seed of the paths. It is drawn once in ``fit``: repeated forecasts of a fitted forecaster
-        are equal, also with None.
+        Seed of the paths and of training. It is drawn once in ``fit``: repeated forecasts of a
+        fitted forecaster are equal, also with None.
 
     Attributes
     ----------
     pipeline_ : MoiraiMoEPipeline
-        Shared by all forecasters with the same checkpoint in this process.
+        The weights in use. Zero-shot, shared by all forecasters with the same checkpoint in this
+        process; fine-tuned, its ``tuning`` has the scores before and after.
     model_ : MoiraiMoE
         Its network.
+    pretrained_weights_ : TunedWeights
+        After ``pretrain`` only; its ``pipeline`` holds them.
 
     Notes
     -----
@@ -125,6 +139,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         "capability:insample": True,
         "capability:pred_int:insample": True,
         "capability:update": True,
+        "capability:pretrain": True,
+        "pretrain:fitted_params": ["pretrained_weights_"],
         "capability:random_state": True,
         "property:randomness": "derandomized",
     }
@@ -143,10 +159,10 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         prediction_type: Literal["median", "mean"] = "median",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
-        fit_strategy: Literal["zero-shot"] = "zero-shot",
-        peft_config: None = None,
-        training_args: None = None,
-        validation_split: None = None,
+        fit_strategy: Literal["zero-shot", "minimal", "full", "peft"] = "zero-shot",
+        peft_config: Mapping[str, Any] | None = None,
+        training_args: Mapping[str, Any] | None = None,
+        validation_split: float | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.model_path = model_path
@@ -173,8 +189,10 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     @property
     def pipeline_(self) -> MoiraiMoEPipeline:
-        """The pipeline; never part of the instance, so that pickles and copies stay small."""
+        """The pipeline; a part of the instance, and of pickles, only if it was fine-tuned."""
         self.check_is_fitted()
+        if self._tuned is not None:
+            return self._tuned.pipeline
         return shared_pipeline(self._source)
 
     @property
@@ -182,14 +200,61 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         """The network."""
         return self.pipeline_.network
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write the weights in use: ``model_path=directory`` then starts from them.
+
+        Parameters
+        ----------
+        directory : str or Path
+
+        Raises
+        ------
+        NotFittedError
+            If neither ``fit`` nor ``pretrain`` has been called.
+        """
+        pretrained: TunedWeights | None = getattr(self, "pretrained_weights_", None)
+        pipeline = self.pipeline_ if pretrained is None else pretrained.pipeline
+        pipeline.save_pretrained(directory)
+
+    def _pretrain(
+        self, y: pd.DataFrame, X: pd.DataFrame | None = None, fh: ForecastingHorizon | None = None
+    ) -> MoiraiMoEForecaster:
+        check_parameters(self)
+        pretrained: TunedWeights | None = getattr(self, "pretrained_weights_", None)
+        pipeline = shared_pipeline(read_source(self)) if pretrained is None else pretrained.pipeline
+        # no other method writes this name, or sktime would forget it in the next fit
+        self.pretrained_weights_ = self._tune(pipeline, y, X, fh, self._draw_seed())
+        return self
+
+    def _tune(
+        self,
+        pipeline: MoiraiMoEPipeline,
+        y: pd.DataFrame,
+        X: pd.DataFrame | None,
+        fh: ForecastingHorizon | None,
+        seed: int,
+    ) -> TunedWeights:
+        tuned = tune(pipeline, tuning_options(self), y, X, fh, seed)
+        return TunedWeights(tuned, read_source(self).device)
+
+    def _draw_seed(self) -> int:
+        # a generator of the user's stays as it is, so that fitting again gives the same
+        return draw_seed(copy.deepcopy(self.random_state))
+
     def _fit(
         self, y: pd.DataFrame, X: pd.DataFrame | None, fh: ForecastingHorizon | None
     ) -> MoiraiMoEForecaster:
         check_parameters(self)
         self._source = read_source(self)
-        longest = shared_pipeline(self._source).max_context_length
-        # a generator of the user's stays as it is, so that fitting again gives the same
-        self._seed = draw_seed(copy.deepcopy(self.random_state))
+        self._seed = self._draw_seed()
+        self._tuned: TunedWeights | None = getattr(self, "pretrained_weights_", None)
+        if self._tuned is None:
+            pipeline = shared_pipeline(self._source)
+            if self.fit_strategy != "zero-shot":
+                self._tuned = self._tune(pipeline, y, X, fh, self._seed)
+        else:
+            pipeline = self._tuned.pipeline
+        longest = pipeline.max_context_length
         self._context = Context.of(y, X, min(self.context_length or longest, longest))
         self._set_cutoff_frequency()
         return self
@@ -278,8 +343,9 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
             "mixture": ["normal_fixed"],
         }
         blocks = tiny | {"num_layers": 2, "num_experts": 4, "mixture": ["student_t"]}
+        brief = {"max_steps": 1, "learning_rate": 1e-3, "batch_size": 2, "progress": False}
         return [
-            {"config": tiny},
+            {"config": tiny, "training_args": brief},
             {
                 "config": blocks,
                 "context_length": 64,
@@ -288,6 +354,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
                 "batch_size": 2,
                 "prediction_type": "mean",
                 "device": "cpu",
+                "training_args": brief,
                 "random_state": 1,
             },
+            {"config": tiny, "fit_strategy": "minimal", "training_args": brief},
         ]

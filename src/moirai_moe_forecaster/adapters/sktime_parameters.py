@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from moirai_moe_forecaster.adapters.sktime_tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.shared import Source, last_written
-
-_ZERO_SHOT = {
-    "fit_strategy": "zero-shot",
-    "peft_config": None,
-    "training_args": None,
-    "validation_split": None,
-}
 
 
 def check_parameters(forecaster: Any) -> None:
@@ -23,19 +17,14 @@ def check_parameters(forecaster: Any) -> None:
 
     Raises
     ------
-    InvalidInputError
+    InvalidInputError, ConfigError
         Naming the parameter, its value and what is expected.
     """
     if forecaster.prediction_type not in ("median", "mean"):
         raise InvalidInputError(
             f"prediction_type must be 'median' or 'mean', got {forecaster.prediction_type!r}"
         )
-    for name, only in _ZERO_SHOT.items():
-        if getattr(forecaster, name) != only:
-            raise InvalidInputError(
-                f"{name} must be {only!r}, got {getattr(forecaster, name)!r}: "
-                "this version does not fine-tune"
-            )
+    tuning_options(forecaster)
     check_count("num_samples", forecaster.num_samples)
     for name in ("context_length", "num_paths", "batch_size"):
         if getattr(forecaster, name) is not None:
