@@ -46,10 +46,10 @@ from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.training.fine_tuning import Callback
     from moirai_moe_forecaster.training.lora import LoraConfig
     from moirai_moe_forecaster.training.trained import Mode
     from moirai_moe_forecaster.training.tuning_report import TuningReport
+    from moirai_moe_forecaster.training.tuning_run import Callback
 
 log = logging.getLogger(__name__)
 
