@@ -67,7 +67,7 @@ def test_the_result_is_that_of_the_library_and_can_be_used(
 
 def test_adapters_alone(panel: Path, model: str, tmp_path: Path) -> None:
     output = tmp_path / "adapters"
-    options = ["--write", "adapters", "--rank", "2", "--expert-rank", "1", "--targets", "experts"]
+    options = ["--write", "adapters", "--rank", "2", "--targets", "experts"]
     command = ["finetune", str(panel), *COLUMNS, *QUICK, *options, "--model", model]
     assert cli.main([*command, "--validation", "0.1", "--output", str(output)]) == 0
     assert (output / ADAPTERS_FILE).is_file()

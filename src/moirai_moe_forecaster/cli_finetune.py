@@ -84,9 +84,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rank", type=int, metavar="R", help="of LoRA (default: 8)")
     parser.add_argument(
-        "--expert-rank", type=int, metavar="R", help="of LoRA on each expert (default: 2)"
-    )
-    parser.add_argument(
         "--targets", nargs="+", metavar="NAME", help="of LoRA: attention, experts, input, head"
     )
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
@@ -140,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _lora(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    given = {name: getattr(arguments, name) for name in ("rank", "expert_rank", "targets")}
+    given = {name: getattr(arguments, name) for name in ("rank", "targets")}
     return {name: value for name, value in given.items() if value is not None} or None
 
 

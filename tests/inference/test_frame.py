@@ -111,6 +111,8 @@ def test_covariates_of_both_kinds_reach_the_network(pipeline: MoiraiMoEPipeline)
         random_state=0,
     )
     np.testing.assert_allclose(result["median"], forecast.median.ravel())
+    df = df.assign(price=df["sold"] + 0.1 * df["price"])
+    result = predict(pipeline, df, past_covariates="visits", future_df=plan)
     other = predict(pipeline, df, past_covariates="visits", future_df=plan.assign(price=0.0))
     assert not np.allclose(other["median"], result["median"])
 

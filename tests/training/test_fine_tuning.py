@@ -20,7 +20,7 @@ from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE, apply_adapters, l
 from moirai_moe_forecaster.checkpoint import CheckpointInfo
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.training import fine_tuning
+from moirai_moe_forecaster.training import tuning_run
 from moirai_moe_forecaster.training.judging import Evaluation
 from moirai_moe_forecaster.training.lora import LoraConfig
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
@@ -174,7 +174,7 @@ def test_adapters_of_the_bundled_checkpoint_are_under_a_twentieth_of_it(tmp_path
     bundled = MoiraiMoEPipeline.from_pretrained()
     tuned = bundled.fine_tune(waves(2, 60), max_steps=1, learning_rate=1e-3, **QUICK)
     tuned.save_adapters(tmp_path)
-    weights = Path(fine_tuning.__file__).parents[1] / "weights" / "model.safetensors"
+    weights = Path(tuning_run.__file__).parents[1] / "weights" / "model.safetensors"
     assert (tmp_path / ADAPTERS_FILE).stat().st_size < 0.05 * weights.stat().st_size
     assert load_adapters(tmp_path).base == "bundled"
     loaded = MoiraiMoEPipeline.from_pretrained(tmp_path)
@@ -278,7 +278,7 @@ def test_a_callback_can_stop() -> None:
 
 
 def test_divergence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = fine_tuning.train_step
+    step = tuning_run.train_step
 
     def spoiled(state: Any, batches: Any, *rest: Any) -> Any:
         if state.step >= 4:
@@ -290,7 +290,7 @@ def test_divergence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
             ]
         return step(state, batches, *rest)
 
-    monkeypatch.setattr(fine_tuning, "train_step", spoiled)
+    monkeypatch.setattr(tuning_run, "train_step", spoiled)
     tuned = weak().fine_tune(waves(), max_steps=32, learning_rate=5e-3, **QUICK)
     assert tuned.tuning is not None
     assert tuned.tuning.reason.startswith("diverged")

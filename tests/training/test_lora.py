@@ -96,7 +96,7 @@ def test_removed_adapters_leave_the_weights_bit_by_bit() -> None:
 
 
 def test_experts_have_pairs_of_their_own_or_share_one() -> None:
-    each = lora_state(adapted(targets=("experts",), expert_rank=3))
+    each = lora_state(adapted(targets=("experts",), expert_rank=3, shared_experts=False))
     down = each["blocks.0.experts.weight_in.down"]
     assert down.shape == (4, 3, 32)
     assert not torch.equal(down[0], down[1])

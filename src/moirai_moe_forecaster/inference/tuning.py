@@ -11,9 +11,9 @@ from moirai_moe_forecaster.inference.randomness import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-    from moirai_moe_forecaster.training.fine_tuning import Callback
     from moirai_moe_forecaster.training.lora import LoraConfig
     from moirai_moe_forecaster.training.trained import Mode
+    from moirai_moe_forecaster.training.tuning_run import Callback
 
 
 def fine_tune(

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
 import torch
@@ -24,28 +19,20 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.inference.series import read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.tokens import TokenBatch
-from moirai_moe_forecaster.training.held_out import HeldOut, default_horizon, split
-from moirai_moe_forecaster.training.judging import Evaluation, Losses, evaluate
-from moirai_moe_forecaster.training.loop import MOST_SKIPPED_STEPS
-from moirai_moe_forecaster.training.loop import learning_rate as scheduled_rate
+from moirai_moe_forecaster.training.held_out import default_horizon, split
 from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
-from moirai_moe_forecaster.training.metrics import METRICS_FILE, append
-from moirai_moe_forecaster.training.objective import Objective, micro_batch
+from moirai_moe_forecaster.training.objective import Objective
 from moirai_moe_forecaster.training.own_windows import OwnWindows
-from moirai_moe_forecaster.training.packing import TrainingBatch
-from moirai_moe_forecaster.training.processes import Processes
 from moirai_moe_forecaster.training.state import State, new_optimiser, saved_settings
-from moirai_moe_forecaster.training.step import StepResult, train_step
-from moirai_moe_forecaster.training.stopping import TERMINATED, TIME_IS_UP, Stop
+from moirai_moe_forecaster.training.stopping import Stop
 from moirai_moe_forecaster.training.trained import Mode, choose_trained, trained_parameters
 from moirai_moe_forecaster.training.tuning_progress import (
     Progress,
     holds_progress,
     load_progress,
-    save_progress,
 )
 from moirai_moe_forecaster.training.tuning_report import TuningReport
+from moirai_moe_forecaster.training.tuning_run import Callback, Tuning
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +49,6 @@ WARMUP_STEPS = 10
 DECAY_SHARE = 0.7
 WEIGHT_DECAY = 0.01
 SERIES_BALANCE = 0.5
-MICRO_BATCH_TOKENS = 8192
-DIVERGED = "diverged: the loss was not finite for several steps"
-
-Callback = Callable[[Evaluation], bool | None]
 
 
 def fine_tune(
@@ -108,7 +91,7 @@ def fine_tune(
     folder = _folder(output, resume)
     kept = [freeze] if isinstance(freeze, str) else freeze
 
-    def begin(rate: float) -> _Tuning:
+    def begin(rate: float) -> Tuning:
         network = copy.deepcopy(pipeline.network).float().train()
         names = choose_trained(network, mode, kept, config, seed)
         settings = {
@@ -120,7 +103,7 @@ def fine_tune(
             "windows": len(divided.validation),
         }
         training = _training(max_steps, rate, precision)
-        return _Tuning(
+        return Tuning(
             state=_new_state(network, training),
             progress=Progress(settings),
             training=training,
@@ -149,7 +132,7 @@ def fine_tune(
     return _result(pipeline, tuning, reason)
 
 
-def _better_rate(first: _Tuning, others: Sequence[_Tuning], stop: Stop, bar: tqdm[Any]) -> _Tuning:
+def _better_rate(first: Tuning, others: Sequence[Tuning], stop: Stop, bar: tqdm[Any]) -> Tuning:
     """Try learning rates up to the first evaluation, and go on with the one that forecasts best."""
     bar.total = (bar.total or 0) + len(others) * first.training.validate_every
     best = first
@@ -164,11 +147,11 @@ def _better_rate(first: _Tuning, others: Sequence[_Tuning], stop: Stop, bar: tqd
     return best
 
 
-def _result(pipeline: MoiraiMoEPipeline, tuning: _Tuning, reason: str) -> MoiraiMoEPipeline:
+def _result(pipeline: MoiraiMoEPipeline, tuning: Tuning, reason: str) -> MoiraiMoEPipeline:
     """Put the best weights into a pipeline of their own."""
     network, progress = tuning.state.network, tuning.progress
-    progress.restore(network)
-    # before the adapters are merged, when their weights count twice
+    after = tuning.least_change(pipeline.network, reason)
+    # once they are merged, nothing tells adapters from weights
     count = trained_parameters(network)
     adapters = _adapters(pipeline, network, progress.settings)
     merge_lora(network)
@@ -179,11 +162,13 @@ def _result(pipeline: MoiraiMoEPipeline, tuning: _Tuning, reason: str) -> Moirai
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         steps=tuning.state.step,
         best_step=progress.best_step,
+        share=progress.share,
         windows=len(tuning.validation),
         horizon=tuning.horizon,
         seconds=progress.seconds,
         reason=reason,
         history=tuple(progress.history),
+        after=after,
         losses=tuple(progress.losses),
     )
     log.info("%s", report)
@@ -197,120 +182,6 @@ def _result(pipeline: MoiraiMoEPipeline, tuning: _Tuning, reason: str) -> Moirai
     tuned.memory_budget = pipeline.memory_budget
     tuned.adapters, tuned.tuning = adapters, report
     return tuned
-
-
-@dataclass
-class _Tuning:
-    """One run: `state` and `progress` are what it changes."""
-
-    state: State
-    progress: Progress
-    training: TrainConfig
-    windows: OwnWindows
-    validation: list[HeldOut]
-    horizon: int
-    context_length: int
-    patience: int
-    folder: Path | None
-    callbacks: tuple[Callback, ...]
-    reason: str = ""
-    lines: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def found(self) -> float:
-        """Losses of the last evaluation relative to zero-shot."""
-        history = self.progress.history
-        return history[-1].relative_to(history[0]) if len(history) > 1 else math.inf
-
-    def run(self, stop: Stop, bar: tqdm[Any], until: int | None = None) -> str:
-        """Take steps until something ends them, or up to one of them; return what it was."""
-        steps = self.training.steps if until is None else until
-        started = time.perf_counter() - self.progress.seconds
-        if self.validation and not self.progress.history:
-            self._judge(None, bar)
-        reason, results = self.reason, []
-        while not reason and self.state.step < steps:
-            results.append(self._step())
-            bar.update()
-            due = self.state.step % self.training.validate_every == 0
-            if int(self.state.skipped[1]) >= MOST_SKIPPED_STEPS:
-                reason = DIVERGED
-            elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
-                reason = self._judge(results, bar)
-                results = []
-            if stop.reason:
-                reason = reason or ("time is up" if stop.reason == TIME_IS_UP else "interrupted")
-            self.progress.seconds = time.perf_counter() - started
-            if until is None and (due or reason) and reason != DIVERGED:
-                self._save()
-        if not self.validation:
-            with self._averaged():
-                self.progress.keep(self.state)
-        if stop.reason == SIGTERM:
-            raise SystemExit(TERMINATED)
-        self.reason = reason
-        return reason or f"all {steps} steps are done"
-
-    def _step(self) -> StepResult:
-        state, device = self.state, next(self.state.network.parameters()).device
-        whole = self.windows.batch(state.step)
-        patches = self.windows.model.output_patches
-        batches = [micro_batch(part, patches).to(device) for part in _parts(whole)]
-        rate = scheduled_rate(self.training, state.step)
-        return train_step(state, batches, self.training, rate, Processes(0, 1, device))
-
-    def _judge(self, results: Sequence[StepResult] | None, bar: tqdm[Any]) -> str:
-        """Score the present weights; return why to stop, or nothing."""
-        metrics: dict[str, Any] = {"step": self.state.step}
-        if results:
-            loss = float(torch.stack([result.loss for result in results]).nanmean())
-            self.progress.losses.append(loss)
-            metrics |= {
-                "loss": loss,
-                "gradient_norm": float(results[-1].gradient_norm),
-                "learning_rate": scheduled_rate(self.training, self.state.step - 1),
-                "skipped": int(self.state.skipped[0]),
-            }
-        found = None
-        if self.validation:
-            with self._averaged():
-                found, losses = self._evaluate()
-                metrics["relative_loss"] = self.progress.add(found, losses, self.state)
-            metrics |= {"wql": found.wql, "scaled_loss": found.scaled, "coverage": found.coverage}
-            bar.set_postfix(relative=f"{metrics['relative_loss']:.3f}", refresh=False)
-        log.info("step %d: %s", self.state.step, metrics)
-        self.lines.append(metrics)
-        if found is None:
-            return ""
-        if any([callback(found) for callback in self.callbacks]):
-            return "a callback asked to stop"
-        if self.progress.since_best() >= self.patience:
-            return f"no improvement in {self.patience} evaluations"
-        return ""
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Before the first step there is nothing to average."""
-        return self.state.averaged() if self.state.step else nullcontext()
-
-    def _evaluate(self) -> tuple[Evaluation, Losses]:
-        network = self.state.network
-        try:
-            return evaluate(
-                network, self.validation, self.horizon, self.context_length, self.state.step
-            )
-        finally:
-            network.train()
-
-    def _save(self) -> None:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for metrics in self.lines:
-                append(self.folder / METRICS_FILE, metrics)
-            self.lines.clear()
-            device = next(self.state.network.parameters()).device
-            save_progress(
-                self.folder, self.progress, self.state, self.training, Processes(0, 1, device)
-            )
 
 
 def _new_state(network: MoiraiMoE, training: TrainConfig) -> State:
@@ -331,14 +202,6 @@ def _folder(output: str | Path | None, resume: bool) -> Path | None:
     if not resume and holds_progress(folder):
         raise CheckpointError(f"{folder} holds a run: pass resume=True or another folder")
     return folder
-
-
-def _parts(batch: TrainingBatch) -> list[TrainingBatch]:
-    """Cut a batch into micro-batches by rows, to bound memory."""
-    rows = max(MICRO_BATCH_TOKENS // batch.weights.shape[1], 1)
-    tokens = zip(*(tensor.split(rows) for tensor in batch.tokens), strict=True)
-    weights = batch.weights.split(rows)
-    return [TrainingBatch(TokenBatch(*part), w) for part, w in zip(tokens, weights, strict=True)]
 
 
 def _adapters(

@@ -41,14 +41,15 @@ class LoraConfig:
     rank : int, default=8
         Of the pairs of plain matrices.
     expert_rank : int, default=2
-        Of the pairs of each expert.
+        Of the pairs of experts if each has one.
     alpha : float, default=16
         The product ``up @ down`` is multiplied by ``alpha / rank``.
     targets : tuple of str, default=("attention", "experts", "input", "head")
         These groups, names of modules such as "qkv", or patterns of names of parameters such as
         "blocks.3.*". All that have a match among the weights with two or more axes.
-    shared_experts : bool, default=False
-        One pair, of rank `rank`, that is added to all experts of a layer, instead of one for each.
+    shared_experts : bool, default=True
+        One pair, of rank `rank`, that is added to all experts of a layer, instead of one for each:
+        smaller, and better where it was measured (docs/fine_tuning.md).
 
     Raises
     ------
@@ -60,7 +61,7 @@ class LoraConfig:
     expert_rank: int = 2
     alpha: float = 16.0
     targets: tuple[str, ...] = ("attention", "experts", "input", "head")
-    shared_experts: bool = False
+    shared_experts: bool = True
 
     def __post_init__(self) -> None:
         given: Any = self.targets

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from moirai_moe_forecaster.adapters_file import DOWN
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.training.judging import Evaluation, Losses
@@ -23,7 +24,7 @@ from moirai_moe_forecaster.training.state import STATE_FILE, State, load_state, 
 BEST_FILE = "best.safetensors"
 LEAST_GAIN = 0.005
 CONFIDENCE = 0.9
-REFERENCE = "reference."
+REFERENCE, BEST = "losses.reference.", "losses.best."
 
 
 @dataclass
@@ -43,8 +44,10 @@ class Progress:
     best_step : int
     seconds : float
         Spent so far.
-    reference : Losses, optional
-        Of the zero-shot weights.
+    reference, best_losses : Losses, optional
+        Of the zero-shot weights and of the best ones.
+    share : float
+        How far the weights that are returned are from zero-shot (0) to the best ones (1).
     """
 
     settings: dict[str, Any]
@@ -54,6 +57,8 @@ class Progress:
     best_step: int = 0
     seconds: float = 0.0
     reference: Losses | None = None
+    best_losses: Losses | None = None
+    share: float = 1.0
 
     def add(self, evaluation: Evaluation, losses: Losses, state: State) -> float:
         """Take an evaluation in, and the weights if they are the best so far.
@@ -74,6 +79,7 @@ class Progress:
             and losses.better_than(self.reference) >= CONFIDENCE
         ):
             self.best, self.best_step = _copied(state), evaluation.step
+            self.best_losses = losses
         return ratio
 
     def start_from(self, other: Progress, state: State) -> None:
@@ -95,12 +101,22 @@ class Progress:
         """How many evaluations there were since the best one."""
         return sum(evaluation.step > self.best_step for evaluation in self.history)
 
+    def no_worse(self, losses: Losses) -> bool:
+        """Whether bootstrap samples leave it open that these losses are as low as the best."""
+        return self.best_losses is not None and self.best_losses.better_than(losses) < CONFIDENCE
+
     @torch.no_grad()
-    def restore(self, network: nn.Module) -> None:
-        """Put the best weights back."""
+    def restore(self, network: nn.Module, base: nn.Module, share: float = 1.0) -> None:
+        """Put the best weights back, or what lies on the way to them from the ones of `base`."""
+        start = dict(base.named_parameters())
         for name, parameter in network.named_parameters():
-            if name in self.best:
-                parameter.copy_(self.best[name])
+            if name not in self.best or name.endswith(DOWN):
+                # of a low-rank pair, one half carries the whole change
+                parameter.copy_(self.best.get(name, parameter))
+            elif name in start:
+                parameter.copy_(torch.lerp(start[name].to(parameter), self.best[name], share))
+            else:
+                parameter.copy_(share * self.best[name])
 
 
 def _copied(state: State) -> dict[str, Tensor]:
@@ -122,8 +138,9 @@ def save_progress(
     temporary = folder / (BEST_FILE + ".new")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
     if progress.reference is not None:
-        parts = progress.reference._asdict()
-        tensors |= {REFERENCE + name: torch.from_numpy(part) for name, part in parts.items()}
+        for key, losses in ((REFERENCE, progress.reference), (BEST, progress.best_losses)):
+            parts = {} if losses is None else losses._asdict()
+            tensors |= {key + name: torch.from_numpy(part) for name, part in parts.items()}
     try:
         save_file(tensors, temporary, metadata={"progress": json.dumps(facts)})
     except SafetensorError as error:
@@ -162,11 +179,15 @@ def load_progress(
         raise CheckpointError(f"the files in {folder} are of different steps: start anew")
     losses = facts["losses"][: len(kept) - 1]
     device = next(state.network.parameters()).device
-    best = {name: tensors[name].to(device) for name in tensors if not name.startswith(REFERENCE)}
-    parts = [tensors.get(REFERENCE + name) for name in Losses._fields]
-    reference = Losses(*(part.numpy() for part in parts if part is not None)) if kept else None
+    best = {n: t.to(device) for n, t in tensors.items() if not n.startswith((REFERENCE, BEST))}
+    reference, lowest = (
+        Losses(*(tensors[key + name].numpy() for name in Losses._fields))
+        if key + Losses._fields[0] in tensors
+        else None
+        for key in (REFERENCE, BEST)
+    )
     seconds = facts["seconds"]
-    return Progress(wanted, kept, losses, best, facts["best_step"], seconds, reference)
+    return Progress(wanted, kept, losses, best, facts["best_step"], seconds, reference, lowest)
 
 
 def holds_progress(folder: Path) -> bool:

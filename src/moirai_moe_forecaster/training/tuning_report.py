@@ -21,6 +21,8 @@ class TuningReport:
         Numbers that were trained, and in the whole network.
     steps, best_step : int
         Steps that were taken, and the one whose weights were kept; 0 are the zero-shot ones.
+    share : float
+        How far the kept weights are from zero-shot (0) to those of the best step (1).
     windows, horizon : int
         Held-out windows, and points of each.
     seconds : float
@@ -28,6 +30,8 @@ class TuningReport:
         Why training ended.
     history : tuple of Evaluation
         Scores on the held-out windows, zero-shot first; empty without validation.
+    after : Evaluation or None
+        Scores of the weights that were kept.
     losses : tuple of float
         Mean training loss between two evaluations.
     """
@@ -38,22 +42,19 @@ class TuningReport:
     parameters: int
     steps: int
     best_step: int
+    share: float
     windows: int
     horizon: int
     seconds: float
     reason: str
     history: tuple[Evaluation, ...]
+    after: Evaluation | None
     losses: tuple[float, ...]
 
     @property
     def before(self) -> Evaluation | None:
         """Scores of the zero-shot weights."""
         return self.history[0] if self.history else None
-
-    @property
-    def after(self) -> Evaluation | None:
-        """Scores of the weights that were kept."""
-        return next((e for e in self.history if e.step == self.best_step), None)
 
     @property
     def improved(self) -> bool:
@@ -65,6 +66,7 @@ class TuningReport:
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             "history": [evaluation._asdict() for evaluation in self.history],
+            "after": None if self.after is None else self.after._asdict(),
             "losses": list(self.losses),
         }
 
@@ -77,6 +79,9 @@ class TuningReport:
         if self.before is None or self.after is None:
             return f"{lines[0]}\nnothing was held out, so nothing is known about forecasts"
         kept = f"kept: the weights of step {self.best_step}"
+        if self.share < 1:
+            way = f"{self.share:.0%} of the way from zero-shot to"
+            kept = f"kept: {way} the weights of step {self.best_step}"
         if not self.improved:
             kept = "kept: the zero-shot weights, as validation did not improve"
         lines += [kept, "", f"{f'{self.windows} windows of {self.horizon}':<24}  before   after"]
