@@ -165,7 +165,8 @@ def test_wrong_usage_exits_with_2(
 def test_covariates_and_several_targets(tmp_path: Path, model: str) -> None:
     rng = np.random.default_rng(0)
     days = pd.date_range("2020", periods=40, freq="D")
-    values = {name: rng.normal(size=40).cumsum() for name in ("sold", "back", "price")}
+    price, noise = rng.normal(size=40).cumsum(), rng.normal(size=(2, 40))
+    values = {"sold": -2 * price + 0.1 * noise[0], "back": price + 0.1 * noise[1], "price": price}
     file, output = tmp_path / "sales.csv", tmp_path / "scores.csv"
     pd.DataFrame({"timestamp": days, **values}).to_csv(file, index=False)
     command = ["backtest", str(file), "--horizon", "3", "--model", model, "--quiet", "--no-peers"]

@@ -87,7 +87,7 @@ def test_without_improvement_the_zero_shot_weights_return_and_it_is_said(
 ) -> None:
     pipeline = weak()
     rate = {"max_steps": 8, "learning_rate": 10.0}
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="moirai_moe_forecaster"):
         tuned = pipeline.fine_tune(waves(), mode="full", **rate, **QUICK)
     assert tuned.tuning is not None
     assert not tuned.tuning.improved
@@ -98,7 +98,7 @@ def test_without_improvement_the_zero_shot_weights_return_and_it_is_said(
 
 
 def test_two_rates_are_tried_and_the_better_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="moirai_moe_forecaster"):
         tuned = weak().fine_tune(waves(), max_steps=16, **QUICK)
     assert "learning rate 0.003 is the best" in caplog.text
     assert tuned.tuning is not None
@@ -243,7 +243,7 @@ def test_held_out_values_do_not_reach_the_training() -> None:
 
 def test_freezing(caplog: pytest.LogCaptureFixture) -> None:
     options = {**QUICK, "max_steps": 1, "validation": None}
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="moirai_moe_forecaster"):
         tuned = weak().fine_tune(waves(), freeze=("blocks.0.*", "embedding.*"), **options)
     assert tuned.tuning is not None
     assert not any(n.startswith(("blocks.0.", "embedding.")) for n in tuned.tuning.trained)
