@@ -39,19 +39,22 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """Combine the chosen experts' outputs for tokens (token, d_model).
 
-        Tokens are sorted by expert, so that each expert does one product with its group; the
-        results return to the tokens' order before they are weighted and summed, which makes the
-        sum independent of the other tokens.
+        Tokens are sorted by expert, so that each expert does one product with its group; each
+        token's results are summed in its own order of experts, which makes the sum independent of
+        the other tokens.
         """
         per_token, num_experts = routing.experts.shape[-1], routing.scores.shape[-1]
         chosen, order = routing.experts.flatten().sort(stable=True)
         expert = torch.arange(num_experts, device=x.device)
         ends = torch.searchsorted(chosen, expert, right=True, out_int32=True)
         swiglu = self._on_gpu if x.is_cuda and hasattr(F, "grouped_mm") else self._on_cpu
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-        grouped = swiglu(_Take.apply(x, order // per_token, back), ends)
-        outputs = _Take.apply(grouped, back, order).unflatten(0, (-1, per_token))
-        return (outputs * routing.weights[..., None].to(outputs.dtype)).sum(1)
+        places = torch.empty_like(order).scatter_(
+            0, order, torch.arange(len(order), device=x.device)
+        )
+        grouped = swiglu(_Take.apply(x, order // per_token, places), ends)
+        weights = routing.weights.to(grouped.dtype)
+        combined: Tensor = _Combine.apply(grouped, weights, places.view_as(weights), order)
+        return combined
 
     def _on_cpu(self, x: Tensor, ends: Tensor) -> Tensor:
         """Apply expert e to the e-th group of rows of `x`, one group after the other."""
@@ -110,3 +113,25 @@ class _Take(torch.autograd.Function):
         (places,) = ctx.saved_tensors
         taken = gradients[0].index_select(0, places)
         return taken.unflatten(0, (ctx.rows, -1)).sum(1), None, None
+
+
+class _Combine(torch.autograd.Function):
+    """Weighted sums of each token's rows of `x`, which lie at `places` (token, expert).
+
+    `order` names the place in (token, expert) of each row. One pass instead of a gather, a product
+    and a sum; the gradients are gathers, as in `_Take`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, places: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weights, places, order)
+        return F.embedding_bag(places, x, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = gradients
+        x, weights, places, order = ctx.saved_tensors
+        of_rows = gradient.index_select(0, order // places.shape[1])
+        of_x = of_rows * weights.flatten().index_select(0, order)[:, None]
+        products = (of_rows * x).sum(-1)
+        return of_x, products.index_select(0, places.flatten()).view_as(weights), None, None

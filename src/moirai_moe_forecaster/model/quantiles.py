@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from moirai_moe_forecaster.model.components import Distribution
 from moirai_moe_forecaster.model.curves import Curve, Unit, curve_of
@@ -15,11 +16,11 @@ from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
 if TYPE_CHECKING:
     from moirai_moe_forecaster.model.mixture import Mixture
 
-FIRST_GRID = 32
+GRID = 32
 REFINED_GRID = 48
-ROUNDS = 2
 TAIL_GRID = 4
-FAR = 0.05
+# of logits: half a hundredth of a logit is an eighth of a hundredth of a level
+FAR, BENT = 0.01, 0.005
 # within a step of counts no line is needed
 WIDE, WIDE_OF_COUNTS = 1e-4, 0.2
 HALVINGS = 14
@@ -28,7 +29,8 @@ NEAR = (-0.1, -0.01, 0.01, 0.1)
 BEYOND = 1.0
 LEAST = 1e-7
 LARGEST = 1e36
-CHUNK_ELEMENTS = 2**17
+LEAST_WIDTH = 1e-9
+CHUNK_ELEMENTS = 2**19
 MARGIN = 0.3
 NEWTON_STEPS = 8
 
@@ -67,69 +69,121 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     near = torch.cat(beside + tails).sort().values
     refined = torch.lerp(low, high, _steps(REFINED_GRID, levels))
 
-    grid = torch.lerp(scale.start, scale.stop, _steps(FIRST_GRID, levels))
-    for next_levels in (*[refined] * ROUNDS, near, wanted):
-        grid = torch.cat((scale.start, grid, scale.stop), 1)
-        if landmarks.shape[1]:
-            grid = torch.cat((grid, landmarks), 1).sort(1).values
-        logits = _logits(curves, weights.shape[2], scale.value(grid))
-        brackets = _Brackets.of(grid, logits, next_levels)
-        grid = brackets.crossing(next_levels)
+    even = torch.lerp(scale.start, scale.stop, _steps(GRID, levels))
+    cdf = _Cdf(curves, weights.shape[2], scale)
+    graph = cdf.graph(torch.cat((even, landmarks), 1).sort(1).values)
+    for next_levels in (refined, near):
+        more = graph.brackets(next_levels).crossing(next_levels)
+        graph = graph.merged(cdf.graph(more))
+    brackets = graph.brackets(wanted)
+    crossing = brackets.crossing(wanted)
     counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
-    loose = brackets.loose(wanted, WIDE_OF_COUNTS if counts else WIDE).any(1)
-    if bool(loose.any()):
-        some = [_rows(curve, loose) for curve in curves]
-        wide = _rows(brackets, loose)
-        narrow = _halved(some, weights.shape[2], _rows(scale, loose), wide, wanted)
-        grid[loose] = narrow.crossing(wanted)
-    return scale.value(grid).cummax(1).values.T.reshape(-1, *mixture.shape)
+    loose = brackets.loose(wanted, WIDE_OF_COUNTS if counts else WIDE)
+    some = loose.any(1)
+    if bool(some.any()):
+        # the loose levels of each such point, and others up to the most that any point has
+        most = int(loose.sum(1).max())
+        level = loose[some].to(torch.uint8).argsort(1, descending=True)[:, :most]
+        wide = _Brackets._make(part[some].gather(1, level) for part in brackets)
+        narrow = _halved(cdf.rows(some), wide, wanted[level])
+        crossing[some] = crossing[some].scatter(1, level, narrow.crossing(wanted[level]))
+    return scale.value(crossing).cummax(1).values.T.reshape(-1, *mixture.shape)
+
+
+class _Cdf(NamedTuple):
+    """The average cdf of all members, over the coordinates of a scale."""
+
+    curves: Sequence[Curve]
+    members: int
+    scale: _Scale
+
+    def logits(self, grid: Tensor) -> Tensor:
+        """Evaluate at coordinates (point, grid), a few points at a time to stay in the cache."""
+        x = self.scale.value(grid)
+        count = max(CHUNK_ELEMENTS // (self.members * x.shape[1]), 1)
+        parts = []
+        for first in range(0, len(x), count):
+            rows = slice(first, first + count)
+            heights = [_rows(curve, rows).at(x[rows]) for curve in self.curves]
+            parts.append(torch.stack(heights).sum(0))
+        return torch.cat(parts).clamp_(LEAST, 1 - LEAST).logit_()
+
+    def graph(self, grid: Tensor) -> _Graph:
+        """Evaluate at coordinates (point, grid) that ascend."""
+        return _Graph(grid, self.logits(grid))
+
+    def rows(self, some: Tensor) -> _Cdf:
+        """Take some of the points."""
+        curves = [_rows(curve, some) for curve in self.curves]
+        return _Cdf(curves, self.members, _rows(self.scale, some))
+
+
+class _Graph(NamedTuple):
+    """Logits of the cdf at coordinates that ascend, (point, grid) each."""
+
+    grid: Tensor
+    logits: Tensor
+
+    def merged(self, other: _Graph) -> _Graph:
+        """Hold the points of both."""
+        grid, order = torch.cat((self.grid, other.grid), 1).sort(1)
+        return _Graph(grid, torch.cat((self.logits, other.logits), 1).gather(1, order))
+
+    def brackets(self, wanted: Tensor) -> _Brackets:
+        """Find where the graph reaches wanted logits (level,)."""
+        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
+        right = right.clamp_(1, self.grid.shape[1] - 1)
+        ends = [part.gather(1, index) for part in self for index in (right - 1, right)]
+        return _Brackets(*ends, self._bends().gather(1, right - 1))
+
+    def _bends(self) -> Tensor:
+        """How far a straight line may be from the graph between neighbours, (point, grid - 1).
+
+        By the difference of its slope and those of the lines beside it.
+        """
+        width = self.grid.diff(dim=1)
+        slope = self.logits.diff(dim=1) / width.clamp_min(LEAST_WIDTH)
+        change = F.pad(slope.diff(dim=1).abs(), (1, 1))
+        return torch.maximum(change[:, :-1], change[:, 1:]).mul_(width).div_(8)
 
 
 class _Brackets(NamedTuple):
-    """Neighbouring grid points between which levels are reached, and their logits: (point, level).
+    """Neighbouring points of a graph between which levels are reached: (point, level) each.
 
     In a gap between modes the cdf is flat and then rises at once: there a bracket is loose, wide
-    in both coordinate and logit, and a straight line across it is wrong.
+    and bent, and a straight line across it is wrong.
     """
 
     low: Tensor
     high: Tensor
     low_logit: Tensor
     high_logit: Tensor
-
-    @classmethod
-    def of(cls, grid: Tensor, logits: Tensor, wanted: Tensor) -> _Brackets:
-        """Find where logits (point, grid) reach the wanted ones (level,)."""
-        right = torch.searchsorted(logits, wanted.expand(len(grid), -1).contiguous())
-        right = right.clamp_(1, grid.shape[1] - 1)
-        ends = [part.gather(1, index) for part in (grid, logits) for index in (right - 1, right)]
-        return cls(*ends)
+    bend: Tensor
 
     def crossing(self, wanted: Tensor) -> Tensor:
-        """Coordinates (point, level) at which straight lines reach the wanted logits."""
+        """Coordinates at which straight lines reach the wanted logits ([point,] level)."""
         rise = (self.high_logit - self.low_logit).clamp_min(1e-9)
         share = (wanted - self.low_logit).div_(rise).clamp_(0, 1)
         return torch.lerp(self.low, self.high, share)
 
     def loose(self, wanted: Tensor, wide: float) -> Tensor:
-        """Which brackets are too wide to draw a line across: levels are far from both ends."""
+        """Which brackets a straight line must not cross: wide, bent, their ends both far."""
         distance = torch.minimum(wanted - self.low_logit, self.high_logit - wanted)
-        return (distance > FAR) & (self.high - self.low > wide)
+        return (self.bend > BENT) & (distance > FAR) & (self.high - self.low > wide)
 
 
-def _halved(
-    curves: Sequence[Curve], members: int, scale: _Scale, brackets: _Brackets, wanted: Tensor
-) -> _Brackets:
+def _halved(cdf: _Cdf, brackets: _Brackets, wanted: Tensor) -> _Brackets:
     """Halve brackets until they are narrow, whatever the cdf does within."""
     for _ in range(HALVINGS):
         middle = (brackets.low + brackets.high) / 2
-        logit = _logits(curves, members, scale.value(middle))
+        logit = cdf.logits(middle)
         below = logit < wanted
         brackets = _Brackets(
             torch.where(below, middle, brackets.low),
             torch.where(below, brackets.high, middle),
             torch.where(below, logit, brackets.low_logit),
             torch.where(below, brackets.high_logit, logit),
+            brackets.bend,
         )
     return brackets
 
@@ -174,17 +228,6 @@ class _Scale(NamedTuple):
 
 def _steps(count: int, like: Tensor) -> Tensor:
     return torch.linspace(0, 1, count, dtype=like.dtype, device=like.device)
-
-
-def _logits(curves: Sequence[Curve], members: int, x: Tensor) -> Tensor:
-    """Logits of the average cdf at x (point, grid), a few points at a time to stay in the cache."""
-    count = max(CHUNK_ELEMENTS // (members * x.shape[1]), 1)
-    parts = []
-    for first in range(0, len(x), count):
-        rows = slice(first, first + count)
-        heights = [_rows(curve, rows).at(x[rows]) for curve in curves]
-        parts.append(torch.stack(heights).sum(0))
-    return torch.cat(parts).clamp_(LEAST, 1 - LEAST).logit_()
 
 
 def _rows(curve: Any, rows: slice | Tensor) -> Any:
