@@ -134,7 +134,7 @@ class _Graph(NamedTuple):
         right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
         right = right.clamp_(1, self.grid.shape[1] - 1)
         ends = [part.gather(1, index) for part in self for index in (right - 1, right)]
-        return _Brackets(*ends, self._bends().gather(1, right - 1))
+        return _Brackets._make([*ends, self._bends().gather(1, right - 1)])
 
     def _bends(self) -> Tensor:
         """How far a straight line may be from the graph between neighbours, (point, grid - 1).
