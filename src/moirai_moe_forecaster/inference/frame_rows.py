@@ -62,11 +62,11 @@ class Clock(NamedTuple):
     def restore(self, numbers: Whole, wall: NDArray[np.bool_]) -> pd.Index:
         """Turn numbers into times of the column's type; `wall` says which are of the wall clock."""
         if self.kind == "integer":
-            times = pd.Index(numbers)
+            whole = pd.Index(numbers)
             limits = np.iinfo(getattr(self.dtype, "numpy_dtype", self.dtype))
             # a narrow type may not hold the times to come
             fits = ((limits.min <= numbers) & (numbers <= limits.max)).all()
-            return times.astype(self.dtype) if fits else times
+            return whole.astype(self.dtype) if fits else whole
         if self.kind == "period":
             return pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=self.dtype))
         plain = pd.DatetimeIndex(numbers.view("M8[us]"))
