@@ -158,7 +158,7 @@ def test_many_groups_are_compared_in_a_moment() -> None:
     pairs = report.agreement("series")
     assert time.perf_counter() - started < 4
     assert len(pairs) == 4 * 600 * 599 // 2
-    load = report.load("series").set_index(["layer", "series"])["share"]
+    load = report.load("series").set_index(["layer", "series"])["share"].sort_index()
     for row in pairs.sample(20, random_state=0).itertuples():
         shares = (load[row.layer, row.first], load[row.layer, row.second])
         assert row.agreement == pytest.approx(np.minimum(*map(np.asarray, shares)).sum())
