@@ -207,3 +207,29 @@ def test_wrong_usage_exits_with_2(
         cli.main(["forecast", *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_ids_are_the_text_of_the_file(model: str, tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=20)
+    data, plan, output = (tmp_path / name for name in ("data.csv", "plan.csv", "out.csv"))
+    whole = pd.concat(
+        [
+            pd.DataFrame({"item_id": name, "timestamp": days, "x": 1.0})
+            for name in ("007", "7", "NA")
+        ]
+    )
+    whole.assign(target=np.arange(60) % 7)[whole["timestamp"] < days[16]].to_csv(data, index=False)
+    whole[whole["timestamp"] >= days[16]].to_csv(plan, index=False)
+    command = ["forecast", str(data), "--horizon", "4", "--model", model, "-o", str(output)]
+    assert cli.main([*command, "--covariates", "x", "--future", str(plan)]) == 0
+    ids = pd.read_csv(output, dtype=str, keep_default_na=False)["item_id"]
+    assert list(ids.unique()) == ["007", "7", "NA"]
+
+
+def test_an_empty_id_is_missing(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("item_id,timestamp,target\na,2024-01-01,1\n,2024-01-02,2\n")
+    assert cli.main(["forecast", str(data), "--horizon", "4", "--model", model]) == 1
+    assert "no id in 1 rows, the first of them row 3" in capsys.readouterr().err

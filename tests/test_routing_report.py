@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,3 +147,18 @@ def test_forecasts_do_not_change(pipeline: MoiraiMoEPipeline) -> None:
     before = pipeline.predict(y, 40, random_state=0).mean
     pipeline.routing(y)
     np.testing.assert_array_equal(pipeline.predict(y, 40, random_state=0).mean, before)
+
+
+def test_many_groups_are_compared_in_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    tokens = pd.DataFrame({"series": np.repeat(np.arange(600), 2)})
+    experts = rng.integers(0, 8, (4, 1200, 2)).astype(np.int16)
+    report = RoutingReport(tokens, experts, np.full(experts.shape, 0.5, np.float32), 8)
+    started = time.perf_counter()
+    pairs = report.agreement("series")
+    assert time.perf_counter() - started < 4
+    assert len(pairs) == 4 * 600 * 599 // 2
+    load = report.load("series").set_index(["layer", "series"])["share"].sort_index()
+    for row in pairs.sample(20, random_state=0).itertuples():
+        shares = (load[row.layer, row.first], load[row.layer, row.second])
+        assert row.agreement == pytest.approx(np.minimum(*map(np.asarray, shares)).sum())

@@ -80,7 +80,7 @@ def read_data(arguments: argparse.Namespace, more: list[str] | None = None) -> D
     MissingExtraError
         If it is a parquet file and pyarrow is not installed.
     """
-    table = read_file(arguments.data)
+    table = read_file(arguments.data, arguments.id)
     identifier = arguments.id or _first(IDS, table)
     timestamp = arguments.timestamp or _first(TIMESTAMPS, table)
     targets = arguments.target or [_first(TARGETS, table) or TARGETS[0]]
@@ -96,14 +96,19 @@ def read_data(arguments: argparse.Namespace, more: list[str] | None = None) -> D
     return Data(table, identifier, timestamp, targets)
 
 
-def read_file(file: Path) -> pd.DataFrame:
-    """Read a .csv or .parquet file; rows of a .csv file are known by their lines."""
+def read_file(file: Path, identifier: str | None = None) -> pd.DataFrame:
+    """Read a .csv or .parquet file; rows of a .csv file are known by their lines.
+
+    Ids in a .csv file are text as it stands: "007" is not 7, and "NA" is not missing.
+    """
     import pandas as pd
+
+    names = (identifier,) if identifier else IDS
 
     try:
         if file.suffix != ".csv":
             return pd.read_parquet(file)
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, converters=dict.fromkeys(names, _text))
     except ImportError as error:
         raise MissingExtraError("pyarrow", "train", f"reading {file}") from error
     except ValueError as error:
@@ -114,6 +119,10 @@ def read_file(file: Path) -> pd.DataFrame:
 def read_freq(text: str | None) -> str | int | None:
     """Return a frequency as `predict_df` takes it: integer times have an integer one."""
     return int(text) if text is not None and text.isdecimal() else text
+
+
+def _text(field: str) -> str | None:
+    return field or None
 
 
 def _first(names: tuple[str, ...], table: pd.DataFrame) -> str | None:

@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
-    future = None if arguments.future is None else read_file(arguments.future)
+    future = None if arguments.future is None else read_file(arguments.future, data.id)
     from moirai_moe_forecaster.inference.forecast import check_levels
     from moirai_moe_forecaster.inference.frame import forecast_frame
     from moirai_moe_forecaster.inference.panel import Columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -185,13 +184,23 @@ class RoutingReport:
         groups, code = self._groups(by)
         if len(groups) < 2:
             raise InvalidInputError(f"all tokens have the same {by!r}; agreement needs two groups")
-        shares = [self._shares(code == number) for number in range(len(groups))]
-        rows = [
-            (layer, groups[a], groups[b], float(np.minimum(shares[a], shares[b])[layer].sum()))
+        shares = np.stack([self._shares(code == number) for number in range(len(groups))])
+        first, second = np.triu_indices(len(groups), 1)
+        # one group against all later ones at a time, as pairs are many
+        common = [
+            np.minimum(shares[group, layer], shares[group + 1 :, layer]).sum(1)
             for layer in range(self.num_layers)
-            for a, b in itertools.combinations(range(len(groups)), 2)
+            for group in range(len(groups))
         ]
-        return pd.DataFrame(rows, columns=["layer", "first", "second", "agreement"])
+        names = pd.Index(groups, tupleize_cols=False)
+        return pd.DataFrame(
+            {
+                "layer": np.repeat(np.arange(self.num_layers), len(first)),
+                "first": names.take(np.tile(first, self.num_layers)),
+                "second": names.take(np.tile(second, self.num_layers)),
+                "agreement": np.concatenate(common),
+            }
+        )
 
     def plot(self, by: str | None = None, **options: Any) -> list[Axes]:
         """Draw allocations; `moirai_moe_forecaster.plotting.plot_routing` has the options."""

@@ -235,6 +235,28 @@ def test_seasonality_is_the_frequencys_unless_it_is_given(airline: pd.Series) ->
     assert steps == pytest.approx(expected)
 
 
+def test_every_series_has_the_season_of_its_own_frequency(airline: pd.Series) -> None:
+    monthly = airline.to_timestamp()
+    times = pd.date_range("2024-01-01", periods=120, freq="h")
+    hourly = pd.Series(10 + np.sin(np.arange(120) * np.pi / 12) + np.arange(120) / 90, times)
+    alone = [backtest(naive_quantiles, y, horizon=4, windows=2) for y in (monthly, hourly)]
+    for order in ([0, 1], [1, 0]):
+        panel = pd.concat({name: (monthly, hourly)[name] for name in order})
+        together = backtest(naive_quantiles, panel, horizon=4, windows=2)
+        expected = pd.concat([alone[name] for name in order], ignore_index=True)
+        columns = ["cutoff", "n_train", "MASE", "WQL"]
+        pd.testing.assert_frame_equal(together[columns], expected[columns])
+
+
+def test_a_series_without_a_frequency_has_the_season_of_the_first(airline: pd.Series) -> None:
+    monthly = airline.to_timestamp()
+    irregular = monthly.drop(monthly.index[[3, 9]])
+    panel = pd.concat({"first": monthly, "second": irregular})
+    scores = backtest(naive_quantiles, panel, horizon=4)
+    alone = backtest(naive_quantiles, irregular.to_numpy(), horizon=4, seasonality=12)
+    assert scores["MASE"][1] == pytest.approx(alone["MASE"][0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

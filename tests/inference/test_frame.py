@@ -390,3 +390,25 @@ def test_a_million_rows_take_seconds_apart_from_the_model(
     result = predict(pipeline, df, horizon=1)
     assert time.perf_counter() - started < 10
     assert len(result) == series
+
+
+def test_the_message_about_text_names_one_row_though_labels_repeat(
+    pipeline: MoiraiMoEPipeline,
+) -> None:
+    df = long("a", days(9)).astype({"sold": object})
+    df.iloc[4, 2] = "abc"
+    df.index = [0] * 9
+    with pytest.raises(InvalidInputError, match="row 0 holds 'abc'; convert"):
+        predict(pipeline, df)
+
+
+def test_a_level_does_not_overwrite_the_ids(pipeline: MoiraiMoEPipeline) -> None:
+    df = long("a", days(9)).rename(columns={"shop": "0.5"})
+    with pytest.raises(InvalidInputError, match=r"'0\.5' has the name of a level"):
+        predict(pipeline, df, id_column="0.5")
+
+
+def test_names_of_targets_may_stand_in_an_index(pipeline: MoiraiMoEPipeline) -> None:
+    df = long("a", days(9)).assign(bought=1.0)
+    names = pd.Index(["sold", "bought"])
+    assert set(predict(pipeline, df, target_columns=names)["target_name"]) == {*names}

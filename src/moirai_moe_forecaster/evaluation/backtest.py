@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -57,9 +58,10 @@ def backtest(
     ----------
     forecaster : MoiraiMoEPipeline, sktime forecaster or function
         A sktime forecaster is cloned and fitted for each window; a panel is fitted as a panel, the
-        series of a list one by one. A function is called once, with the contexts of all windows,
-        variate by variate (a list of arrays), the horizon, the seasonality and the levels, and
-        returns quantiles (context, level, horizon); it sees no covariates.
+        series of a list one by one. A function is called once for all series of one seasonality,
+        with the contexts of their windows, variate by variate (a list of arrays), the horizon, the
+        seasonality and the levels, and returns quantiles (context, level, horizon); it sees no
+        covariates.
     y : array, Series, DataFrame or list of these
         As `MoiraiMoEPipeline.predict` takes it: one series, (time,) or (time, variates), a list of
         series, or a panel with a MultiIndex whose last level is time. NaN is missing.
@@ -77,9 +79,10 @@ def backtest(
     quantile_levels : sequence of float, default=(0.1, ..., 0.9)
         Levels over which WQL is averaged.
     seasonality : int, optional
-        Lag, in steps, of the differences that scale MASE and RMSSE. By default that of the
-        frequency of the first series: 24 of hours, 12 of months, 4 of quarters, 5 of business days,
-        a day of any part of an hour, and 1 of days, weeks, years and indexes that are no times.
+        Lag, in steps, of the differences that scale MASE and RMSSE, the same for all series. By
+        default that of each series' frequency: 24 of hours, 12 of months, 4 of quarters, 5 of
+        business days, a day of any part of an hour, and 1 of days, weeks, years and indexes that
+        are no times. A series whose times show no frequency has that of the first.
 
     Returns
     -------
@@ -131,13 +134,33 @@ def backtest(
     items = read_items(y)
     covariates = None if X is None else match_items(X, items)
     if seasonality is None:
-        freq = frequency_of(items[0].frame.index)
-        season = 1 if freq is None else season_of(freq)
+        seasons = _seasons(items)
     else:
-        season = _check_count("seasonality", seasonality)
+        seasons = [_check_count("seasonality", seasonality)] * len(items)
     cuts = _windows(items, covariates, horizon, windows, stride)
-    prediction = _forecast(forecaster, y, cuts, horizon, season, names, levels)
-    return _table(cuts, horizon, season, prediction, names, levels)
+    # one for each row of the table
+    rows = np.repeat(seasons, [windows * len(item.variates) for item in items])
+    prediction = _forecast(forecaster, y, cuts, horizon, rows, names, levels)
+    return _table(cuts, horizon, rows, prediction, names, levels)
+
+
+def _seasons(items: Sequence[Item]) -> list[int]:
+    """Season of every series, by its frequency."""
+    first = items[0].frame.index
+    seasons = [_season(first)]
+    for before, item in itertools.pairwise(items):
+        index = item.frame.index
+        try:
+            same = index.equals(before.frame.index)
+            seasons.append(seasons[-1] if same else _season(index))
+        except InvalidInputError:
+            seasons.append(seasons[0])
+    return seasons
+
+
+def _season(index: pd.Index) -> int:
+    freq = frequency_of(index)
+    return 1 if freq is None else season_of(freq)
 
 
 def _windows(
@@ -181,7 +204,7 @@ def _forecast(
     y: Any,
     cuts: Sequence[Window],
     horizon: int,
-    seasonality: int,
+    seasons: NDArray[np.int64],
     metrics: Sequence[str],
     levels: Sequence[float],
 ) -> Prediction:
@@ -193,7 +216,14 @@ def _forecast(
     if is_sktime(forecaster):
         return forecast_windows(forecaster, cuts, horizon, wanted, panel=is_panel(y))
     contexts = [column for window in cuts for column in window.item.values[: window.cut].T]
-    return predict_quantiles(forecaster, contexts, horizon, seasonality, wanted)
+    quantiles = np.empty((len(contexts), len(wanted), horizon))
+    for season in np.unique(seasons).tolist():
+        own = np.flatnonzero(seasons == season)
+        part = predict_quantiles(
+            forecaster, [contexts[row] for row in own], horizon, season, wanted
+        )
+        quantiles[own] = part.quantiles
+    return Prediction(wanted, quantiles, quantiles[:, wanted.index(0.5)])
 
 
 def _forecast_pipeline(
@@ -229,7 +259,7 @@ def _forecast_pipeline(
 def _table(
     cuts: Sequence[Window],
     horizon: int,
-    seasonality: int,
+    seasons: NDArray[np.int64],
     prediction: Prediction,
     metrics: Sequence[str],
     levels: Sequence[float],
@@ -252,7 +282,7 @@ def _table(
             )
             contexts.append(item.values[:cut, position])
             labels.append(label)
-    terms = score_terms(np.stack(labels), contexts, seasonality, prediction, metrics, levels)
+    terms = score_terms(np.stack(labels), contexts, seasons.tolist(), prediction, metrics, levels)
     table = pd.DataFrame(rows)
     if all(len(window.item.variates) == 1 for window in cuts):
         table = table.drop(columns="variate")

@@ -130,7 +130,7 @@ def needed_levels(
 def score_terms(
     labels: Array,
     contexts: Sequence[Array],
-    seasonality: int,
+    seasonality: int | Sequence[int],
     prediction: Prediction,
     metrics: Sequence[str] = METRICS,
     quantile_levels: Sequence[float] = LEVELS,
@@ -143,8 +143,8 @@ def score_terms(
         NaN is missing.
     contexts : sequence of ndarray, (time,)
         What came before, which scales MASE and RMSSE.
-    seasonality : int
-        Lag of the differences that scale.
+    seasonality : int or sequence of int
+        Lag of the differences that scale, the same or one for each series.
     prediction : Prediction
         With the levels of `needed_levels`.
     metrics : sequence of str
@@ -243,7 +243,7 @@ def crps_of_quantiles(labels: Array, quantiles: Array) -> Array:
 
 
 def seasonal_scale(
-    contexts: Sequence[Array], seasonality: int, size: Callable[[Array], Array]
+    contexts: Sequence[Array], seasonality: int | Sequence[int], size: Callable[[Array], Array]
 ) -> Array:
     """Mean `size` of the seasonal differences of every context, (series,).
 
@@ -251,13 +251,14 @@ def seasonal_scale(
     difference is observed.
     """
 
-    def scale(context: Array) -> float:
-        lag = seasonality if len(context) > seasonality else 1
+    def scale(context: Array, season: int) -> float:
+        lag = season if len(context) > season else 1
         differences = size(context[lag:] - context[:-lag])
         observed = differences[~np.isnan(differences)]
         return float(observed.mean()) if len(observed) else math.nan
 
-    return np.array([scale(context) for context in contexts])
+    seasons = np.broadcast_to(seasonality, len(contexts))
+    return np.array([scale(*pair) for pair in zip(contexts, seasons, strict=True)])
 
 
 def relative(score: float, baseline: float) -> float:

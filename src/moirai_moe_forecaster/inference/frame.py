@@ -107,6 +107,10 @@ def predict_df(
         names_of(past_covariates, table),
         _known(future, table, id_column, timestamp_column),
     )
+    if taken := {str(q) for q in levels} & {id_column, timestamp_column}:
+        raise InvalidInputError(
+            f"column {taken.pop()!r} has the name of a level's column in the result; rename it"
+        )
     result = forecast_frame(self, table, future, columns, horizon, freq, context_length, **options)
     return restore(result.table(levels))
 

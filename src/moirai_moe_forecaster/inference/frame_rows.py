@@ -62,7 +62,11 @@ class Clock(NamedTuple):
     def restore(self, numbers: Whole, wall: NDArray[np.bool_]) -> pd.Index:
         """Turn numbers into times of the column's type; `wall` says which are of the wall clock."""
         if self.kind == "integer":
-            return pd.Index(numbers).astype(self.dtype)
+            whole = pd.Index(numbers)
+            limits = np.iinfo(getattr(self.dtype, "numpy_dtype", self.dtype))
+            # a narrow type may not hold the times to come
+            fits = ((limits.min <= numbers) & (numbers <= limits.max)).all()
+            return whole.astype(self.dtype) if fits else whole
         if self.kind == "period":
             return pd.PeriodIndex(pd.arrays.PeriodArray(numbers, dtype=self.dtype))
         plain = pd.DatetimeIndex(numbers.view("M8[us]"))
@@ -180,6 +184,11 @@ def read_clock(column: pd.Series[Any], what: str) -> Clock:
     if isinstance(column.dtype, pd.PeriodDtype):
         return Clock("period", pd.PeriodIndex(column).asi8, column.dtype)
     if column.dtype.kind in "iu":
+        if column.max() > np.iinfo(np.int64).max:
+            raise InvalidInputError(
+                f"column {column.name!r}{_of(what)} has times above {np.iinfo(np.int64).max}; "
+                "subtract the first one"
+            )
         return Clock("integer", column.to_numpy(dtype=np.int64), column.dtype)
     if column.dtype.kind != "M":
         column = _parsed(column, what)
@@ -263,12 +272,12 @@ def _numbers(column: pd.Series[Any], what: str) -> Array:
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         known = column[column.notna()]
-        text = next((x for x in known if not isinstance(x, Real | Decimal)), None)
-        if text is not None or column.dtype.kind == "M":
-            row = known.index[0] if text is None else known.index[list(known).index(text)]
+        strange = (i for i, x in enumerate(known) if not isinstance(x, Real | Decimal))
+        if (position := next(strange, None)) is not None:
             raise InvalidInputError(
-                f"column {column.name!r}{_of(what)} must hold numbers: row {_plain(row)!r} holds "
-                f"{known[row]!r}; convert it with pd.to_numeric, or encode categories as numbers"
+                f"column {column.name!r}{_of(what)} must hold numbers: row "
+                f"{_plain(known.index[position])!r} holds {known.iloc[position]!r}; convert it "
+                "with pd.to_numeric, or encode categories as numbers"
             )
         values = column.astype(object).where(column.notna(), np.nan).to_numpy(dtype=np.float64)
     if (infinite := np.isinf(values)).any():

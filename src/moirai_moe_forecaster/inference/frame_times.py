@@ -17,6 +17,8 @@ Whole = NDArray[np.int64]
 DAY = 86_400_000_000
 SHORTEST_MONTH = 28 * DAY
 MOST_GAPS = 0.9
+MANY_GAPS = 0.5
+MOST_STEPS = 10**8
 # how a step is counted: in equal ticks, in months from a day of the month or from the month's end;
 # larger numbers are offsets of pandas, such as business days
 TICKS, MONTHS, MONTH_ENDS, FIRST_OFFSET = range(4)
@@ -126,6 +128,11 @@ class Grids:
     def _steps(self, rows: Rows, freq: Any) -> Step:
         if freq is None:
             return self._infer(rows)
+        if isinstance(freq, list | tuple | set | np.ndarray | pd.Series | pd.Index):
+            raise InvalidInputError(
+                "freq must be one frequency, or a dict from ids to these; got "
+                f"{type(freq).__name__}"
+            )
         by_id = freq if isinstance(freq, Mapping) else dict.fromkeys(rows.ids, freq)
         if absent := [key for key in rows.ids if key not in by_id]:
             raise InvalidInputError(
@@ -149,14 +156,22 @@ class Grids:
             )
         try:
             offset: Any = pd.tseries.frequencies.to_offset(freq)
+            if offset is None:
+                raise ValueError("no frequency")
         except (TypeError, ValueError) as error:
             raise InvalidInputError(
                 f"freq must be an alias of pandas such as 'h', '15min', 'D' or 'MS'; got {freq!r}"
             ) from error
         kind = type(offset).__name__
         days = {"Day": 1, "Week": 7}.get(kind)
+        if offset.n < 1:
+            raise InvalidInputError(f"freq must be a step forward such as 'h' or 'D'; got {freq!r}")
         if days or isinstance(offset, pd.offsets.Tick):
             length = days * DAY * offset.n if days else pd.Timedelta(offset) // pd.Timedelta("1us")
+            if length < 1:
+                raise InvalidInputError(
+                    f"freq must be a microsecond or longer, such as 'h' or 'D'; got {freq!r}"
+                )
             return TICKS, int(length)
         months = {"Month": 1, "Quarter": 3, "Year": 12}
         for name, size in months.items():
@@ -174,11 +189,16 @@ class Grids:
         if self._clock.kind != "datetime":
             count = _gcd(_differences(rows.clock.numbers, rows.starts), rows.starts)
             count = np.full_like(count, rows.clock.period) if rows.clock.period else count
-            return self._adopted(Step(np.zeros_like(count), count), rows)
+            step = Step(np.zeros_like(count), count)
+            return self._adopted(self._with_few_gaps(step, rows), rows)
         step = self._infer_datetimes(rows.clock.numbers, rows)
         if rows.clock.wall is not None:
             wall = self._infer_datetimes(rows.clock.wall, rows)
-            self._wall = (wall.unit != TICKS) | ((wall.size % DAY == 0) & (wall.size > 0))
+            # steps of hours may be equal on the wall only: every six hours from midnight
+            regular = _smallest(_differences(rows.clock.wall, rows.starts), rows.starts) > 0
+            longer = (wall.unit == TICKS) & (step.unit == TICKS) & (wall.size > step.size)
+            days = (wall.size % DAY == 0) & (wall.size > 0)
+            self._wall = (wall.unit != TICKS) | (regular & (days | longer))
             step = Step(*(np.where(self._wall, *pair) for pair in zip(wall, step, strict=True)))
         return self._adopted(self._with_few_gaps(step, rows), rows)
 
@@ -204,22 +224,25 @@ class Grids:
         return Step(unit, count)
 
     def _with_few_gaps(self, step: Step, rows: Rows) -> Step:
-        """Leave equal ticks where most of them would be empty to what pandas can infer."""
+        """Leave equal ticks where many of them would be empty to what pandas can infer."""
         numbers = self._numbers(rows.clock, rows.codes)
         span = numbers[rows.ends - 1] - numbers[rows.starts]
         points = span // step.size.clip(1) + 1
-        sparse = (step.unit == TICKS) & ((rows.ends - rows.starts) < (1 - MOST_GAPS) * points)
-        for series in np.flatnonzero(sparse & (step.size > 0)):
+        full = (rows.ends - rows.starts) / points
+        for series in np.flatnonzero((step.unit == TICKS) & (full < 1 - MANY_GAPS)):
             own = numbers[rows.starts[series] : rows.ends[series]]
-            alias = pd.infer_freq(pd.DatetimeIndex(own.view("M8[us]"))) if len(own) > 2 else None
-            if alias is None:
-                tick = _tick_name(int(step.size[series]))
+            alias = None
+            if self._clock.kind == "datetime" and len(own) > 2:
+                alias = pd.infer_freq(pd.DatetimeIndex(own.view("M8[us]")))
+            if alias is not None:
+                step.unit[series], step.size[series] = self._read(alias)
+            elif full[series] < 1 - MOST_GAPS and not self._clock.period:
+                tick = self._name(TICKS, int(step.size[series]))
                 raise InvalidInputError(
                     f"the times of {rows.name(int(series))} have no regular frequency: the largest "
                     f"step that all fit is {tick!r}, which leaves {points[series] - len(own)} of "
                     f"{points[series]} steps empty; give freq, or round or resample the times"
                 )
-            step.unit[series], step.size[series] = self._read(alias)
         return step
 
     def _adopted(self, step: Step, rows: Rows) -> Step:
@@ -257,6 +280,14 @@ class Grids:
             raise InvalidInputError(
                 f"{rows.where(row)} is off the grid of frequency {name!r} that begins with the "
                 "first row of its series; leave freq out, give another, or round the times"
+            )
+        lengths = self.positions[rows.ends - 1] + 1
+        if lengths.sum() > max(MOST_STEPS, len(rows.codes) / (1 - MOST_GAPS)):
+            series = int(lengths.argmax())
+            raise InvalidInputError(
+                f"{rows.name(series)} would have {lengths[series]} steps of frequency "
+                f"{self.frequencies[series]!r} for {rows.ends[series] - rows.starts[series]} rows; "
+                "give a longer freq, or round or resample the times"
             )
 
     def _name(self, unit: int, count: int) -> str:

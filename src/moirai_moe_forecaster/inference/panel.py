@@ -145,8 +145,8 @@ def read_panel(
 
 def names_of(columns: Hashable | Sequence[Hashable], table: pd.DataFrame) -> list[Hashable]:
     """Names of one column or several; a tuple may be the name of one."""
-    if isinstance(columns, list):
-        return columns
+    if isinstance(columns, list | np.ndarray | pd.Index):
+        return [*columns]
     if isinstance(columns, tuple) and columns not in table.columns:
         return [*columns]
     return [columns]
