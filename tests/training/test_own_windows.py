@@ -92,6 +92,13 @@ def test_a_split_by_time_never_trains_on_what_it_validates_on() -> None:
         assert window.cut >= trained.target.shape[1]
 
 
+def test_many_series_are_held_out_from_at_three_times_where_a_fifth_has_room() -> None:
+    items = [series(length) for length in [60] * 30 + [200] * 70]
+    training, held_out = split_by_time(items, 10, None)
+    assert [item.target.shape[1] for item in training] == [50] * 30 + [170] * 70
+    assert len(held_out) == 30 + 3 * 70
+
+
 def test_labels_without_a_value_are_not_validated_on() -> None:
     item = series(40)
     item.target[0, -5:] = np.nan

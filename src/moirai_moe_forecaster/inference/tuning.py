@@ -58,8 +58,8 @@ def fine_tune(
     past_covariates, future_covariates : array or list of arrays, optional
         (time, k) per series, as long as y.
     validation : "time", float, None, or data, default="time"
-        "time" holds out the last window of every series, of few series several. A fraction
-        holds out that much of the end of each. Other series, given like y, or as a mapping of
+        "time" holds out the last three windows of every series, or what fits into a fifth of it,
+        and of few series more. A fraction holds out that much of the end of each. Other series, given like y, or as a mapping of
         ``y`` and its covariates, are forecast at their ends. None trains on everything, for
         `max_steps`, and returns the last weights whether they are better or not.
     max_steps : int, default=400

@@ -14,6 +14,7 @@ from moirai_moe_forecaster.inference.series import Series, read_series
 
 FEWEST_BEFORE = 4
 FEWEST_OBSERVED = 3
+TIMES = 3
 ENOUGH_WINDOWS = 64
 MOST_WINDOWS = 512
 LARGEST_HELD_OUT = 0.2
@@ -65,15 +66,16 @@ def split_by_time(series: Sequence[Series], horizon: int, share: float | None) -
     horizon : int
         Points of a window.
     share : float or None
-        Of each series, as many windows as fit into it, and at least one. None takes one window of
-        each series, and of few series as many as make `ENOUGH_WINDOWS`, within a fifth of each.
+        Of each series, as many windows as fit into it, and at least one. None takes `TIMES` windows
+        of each series, and of few series as many as make `ENOUGH_WINDOWS`, within a fifth of each:
+        what is better at one time may be worse at the next.
 
     Notes
     -----
     A series is held out from only if something to train on stays before its first window. At most
     `MOST_WINDOWS` windows are scored, taken evenly.
     """
-    wanted = -(-ENOUGH_WINDOWS // len(series))
+    wanted = max(-(-ENOUGH_WINDOWS // len(series)), TIMES)
     training, windows = [], []
     for item in series:
         length = item.target.shape[1]
