@@ -241,6 +241,52 @@ def test_held_out_values_do_not_reach_the_training() -> None:
     assert one.losses == two.losses
 
 
+def test_the_best_steps_are_taken_anew_on_all_data() -> None:
+    options = {**QUICK, "max_steps": 16, "learning_rate": 5e-3}
+    refitted, held_back = (
+        weak().fine_tune(waves(), refit=refit, **options) for refit in (True, False)
+    )
+    one, two = refitted.tuning, held_back.tuning
+    assert one is not None
+    assert two is not None
+    assert one.refitted
+    assert not two.refitted
+    assert "anew on all data" in str(one)
+    assert (one.history, one.after, one.share) == (two.history, two.after, two.share)
+    # the last step was the best: these are the weights of training on everything without validation
+    assert (one.best_step, one.share) == (16, 1.0)
+    everything = weak().fine_tune(waves(), validation=None, **options).network.state_dict()
+    for name, tensor in refitted.network.state_dict().items():
+        torch.testing.assert_close(tensor, everything[name], msg=name)
+    other = held_back.network.state_dict()
+    assert any(not torch.allclose(tensor, other[name]) for name, tensor in everything.items())
+
+
+def test_an_interrupt_of_the_last_steps_keeps_the_weights_before(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**QUICK, "max_steps": 16, "learning_rate": 5e-3}
+    before = weak().fine_tune(waves(), refit=False, **options)
+    step, count = tuning_run.train_step, 0
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 18:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(tuning_run, "train_step", interrupted)
+    tuned = weak().fine_tune(waves(), **options)
+    assert tuned.tuning is not None
+    assert before.tuning is not None
+    assert tuned.tuning.steps == before.tuning.steps == 16
+    assert not tuned.tuning.refitted
+    assert "without the held-out windows stay" in caplog.text
+    for name, tensor in before.network.state_dict().items():
+        assert torch.equal(tuned.network.state_dict()[name], tensor), name
+
+
 def test_freezing(caplog: pytest.LogCaptureFixture) -> None:
     options = {**QUICK, "max_steps": 1, "validation": None}
     with caplog.at_level(logging.INFO, logger="moirai_moe_forecaster"):

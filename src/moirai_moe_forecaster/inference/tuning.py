@@ -34,6 +34,7 @@ def fine_tune(
     context_length: int | None = None,
     precision: Precision = "float32",
     minutes: float | None = None,
+    refit: bool = True,
     output: str | Path | None = None,
     resume: bool = False,
     callbacks: Iterable[Callback] = (),
@@ -59,9 +60,9 @@ def fine_tune(
         (time, k) per series, as long as y.
     validation : "time", float, None, or data, default="time"
         "time" holds out the last three windows of every series, or what fits into a fifth of it,
-        and of few series more. A fraction holds out that much of the end of each. Other series, given like y, or as a mapping of
-        ``y`` and its covariates, are forecast at their ends. None trains on everything, for
-        `max_steps`, and returns the last weights whether they are better or not.
+        and of few series more. A fraction holds out that much of the end of each. Other series,
+        given like y, or as a mapping of ``y`` and its covariates, are forecast at their ends. None
+        trains on everything, for `max_steps`, and returns the last weights, better or not.
     max_steps : int, default=400
         Optimiser steps; the learning rate falls to 0 towards the last.
     learning_rate : float, optional
@@ -81,6 +82,10 @@ def fine_tune(
         Of the matrix products. Weights and optimiser are in float32.
     minutes : float, optional
         Stop after this time.
+    refit : bool, default=True
+        Take the steps that were found to be best once more, with what was held out of the series
+        among the data: it is what comes right before the forecasts. The scores in the report are
+        those of the weights before. Not done after an interrupt, or when the time is up.
     output : str or Path, optional
         Folder for the state to resume from, and ``metrics.jsonl``.
     resume : bool, default=False
@@ -142,6 +147,7 @@ def fine_tune(
         context_length=context_length,
         precision=precision,
         minutes=minutes,
+        refit=refit,
         output=output,
         resume=resume,
         callbacks=callbacks,

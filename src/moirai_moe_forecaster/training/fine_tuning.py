@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
 from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
-from moirai_moe_forecaster.inference.series import read_series
+from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.held_out import default_horizon, split
+from moirai_moe_forecaster.training.judging import Evaluation
 from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
 from moirai_moe_forecaster.training.objective import Objective
 from moirai_moe_forecaster.training.own_windows import OwnWindows
@@ -69,6 +71,7 @@ def fine_tune(
     context_length: int | None = None,
     precision: Precision = "float32",
     minutes: float | None = None,
+    refit: bool = True,
     output: str | Path | None = None,
     resume: bool = False,
     callbacks: Iterable[Callback] = (),
@@ -85,9 +88,11 @@ def fine_tune(
             check_count(name, count)
     length = min(context_length or pipeline.max_context_length, pipeline.max_context_length)
     seed = draw_seed(random_state)
-    windows = OwnWindows(
-        divided.training, pipeline.config, batch_size, length, SERIES_BALANCE, seed
-    )
+
+    def windows_of(some: Sequence[Series]) -> OwnWindows:
+        return OwnWindows(some, pipeline.config, batch_size, length, SERIES_BALANCE, seed)
+
+    windows = windows_of(divided.training)
     folder = _folder(output, resume)
     kept = [freeze] if isinstance(freeze, str) else freeze
 
@@ -129,7 +134,30 @@ def fine_tune(
         elif len(rates) > 1 and divided.validation:
             tuning = _better_rate(tuning, [begin(rate) for rate in rates[1:]], stop, bar)
         reason = tuning.run(stop, bar)
-    return _result(pipeline, tuning, reason)
+        after = tuning.least_change(pipeline.network, reason)
+        held_back = isinstance(validation, str | float)
+        if refit and held_back and tuning.progress.best_step and not stop.reason:
+            again = replace(
+                begin(tuning.training.learning_rate),
+                windows=windows_of(split(series, ahead, None).training),
+                validation=[],
+                folder=None,
+            )
+            _refit(tuning, again, pipeline.network, stop, bar)
+    return _result(pipeline, tuning, reason, after)
+
+
+def _refit(tuning: Tuning, again: Tuning, base: MoiraiMoE, stop: Stop, bar: tqdm[Any]) -> None:
+    """Take the steps that were found to be best anew, with what was held out among the data."""
+    progress = tuning.progress
+    bar.total = (bar.total or 0) + progress.best_step
+    reason = again.run(stop, bar, until=progress.best_step)
+    progress.seconds += again.progress.seconds
+    if again.reason:
+        log.warning("%s: the weights that were fitted without the held-out windows stay", reason)
+        return
+    progress.best, progress.refitted = again.progress.best, True
+    progress.restore(tuning.state.network, base, progress.share)
 
 
 def _better_rate(first: Tuning, others: Sequence[Tuning], stop: Stop, bar: tqdm[Any]) -> Tuning:
@@ -147,10 +175,11 @@ def _better_rate(first: Tuning, others: Sequence[Tuning], stop: Stop, bar: tqdm[
     return best
 
 
-def _result(pipeline: MoiraiMoEPipeline, tuning: Tuning, reason: str) -> MoiraiMoEPipeline:
+def _result(
+    pipeline: MoiraiMoEPipeline, tuning: Tuning, reason: str, after: Evaluation | None
+) -> MoiraiMoEPipeline:
     """Put the best weights into a pipeline of their own."""
     network, progress = tuning.state.network, tuning.progress
-    after = tuning.least_change(pipeline.network, reason)
     # once they are merged, nothing tells adapters from weights
     count = trained_parameters(network)
     adapters = _adapters(pipeline, network, progress.settings)
@@ -163,6 +192,7 @@ def _result(pipeline: MoiraiMoEPipeline, tuning: Tuning, reason: str) -> MoiraiM
         steps=tuning.state.step,
         best_step=progress.best_step,
         share=progress.share,
+        refitted=progress.refitted,
         windows=len(tuning.validation),
         horizon=tuning.horizon,
         seconds=progress.seconds,

@@ -48,6 +48,8 @@ class Progress:
         Of the zero-shot weights and of the best ones.
     share : float
         How far the weights that are returned are from zero-shot (0) to the best ones (1).
+    refitted : bool
+        Whether the best weights are those of as many steps on all data.
     """
 
     settings: dict[str, Any]
@@ -59,6 +61,7 @@ class Progress:
     reference: Losses | None = None
     best_losses: Losses | None = None
     share: float = 1.0
+    refitted: bool = False
 
     def add(self, evaluation: Evaluation, losses: Losses, state: State) -> float:
         """Take an evaluation in, and the weights if they are the best so far.

@@ -23,6 +23,9 @@ class TuningReport:
         Steps that were taken, and the one whose weights were kept; 0 are the zero-shot ones.
     share : float
         How far the kept weights are from zero-shot (0) to those of the best step (1).
+    refitted : bool
+        Whether as many steps were taken anew with the held-out windows among the data. The scores
+        are those before that.
     windows, horizon : int
         Held-out windows, and points of each.
     seconds : float
@@ -43,6 +46,7 @@ class TuningReport:
     steps: int
     best_step: int
     share: float
+    refitted: bool
     windows: int
     horizon: int
     seconds: float
@@ -84,6 +88,8 @@ class TuningReport:
             kept = f"kept: {way} the weights of step {self.best_step}"
         if not self.improved:
             kept = "kept: the zero-shot weights, as validation did not improve"
+        if self.refitted:
+            kept += ", taken anew on all data"
         lines += [kept, "", f"{f'{self.windows} windows of {self.horizon}':<24}  before   after"]
         rows = [("WQL", self.before.wql, self.after.wql)]
         rows.append(("scaled quantile loss", self.before.scaled, self.after.scaled))
