@@ -200,6 +200,32 @@ class TestIndex:
         with pytest.raises(ValueError, match="instance 'odd' has no frequency"):
             forecaster().fit(irregular).predict(NEXT)
 
+    @pytest.mark.parametrize("freq", ["BME", "C", "SMS", "MS", "7D"])
+    def test_labels_of_any_frequency(self, freq: str) -> None:
+        index = pd.date_range("2020-01-01", periods=45, freq=freq)
+        fitted = forecaster().fit(wave(index[:40]))
+        labels = pd.DatetimeIndex(list(index[[20, 39, 40, 44]]))
+        got = fitted.predict(ForecastingHorizon(labels, is_relative=False))
+        expected = fitted.predict([-19, 0, 1, 5])
+        pd.testing.assert_series_equal(got, expected, check_freq=False)
+        if freq == "7D":
+            weeks = ForecastingHorizon(7 * pd.to_timedelta([-19, 0, 1, 5], "D"), is_relative=True)
+            pd.testing.assert_series_equal(fitted.predict(weeks), expected, check_freq=False)
+
+    def test_labels_between_the_steps_are_refused(self) -> None:
+        data = wave(pd.date_range("2020-01-01", periods=40, freq="MS", tz="Europe/Berlin"))
+        for day, message in (
+            ("2023-05-15", "asks for 2023-05-15 .* no step of the series: it ends at 2023-04-01"),
+            ("2022-05-15", "asks for 2022-05-15 .* the frequency 'MS'"),
+            ("2019-05-15", "the context of the series starts at 2020-01-01"),
+        ):
+            label = pd.DatetimeIndex([day]).tz_localize("Europe/Berlin")
+            with pytest.raises(ValueError, match=message):
+                forecaster().fit(data).predict(ForecastingHorizon(label, is_relative=False))
+        naive = ForecastingHorizon(pd.DatetimeIndex(["2023-05-01"]), is_relative=False)
+        with pytest.raises(ValueError, match="the time zone None, but the series has Europe/Berl"):
+            forecaster().fit(data).predict(naive)
+
 
 class TestPanel:
     @pytest.mark.parametrize("method", ["predict", "predict_quantiles"])
@@ -329,6 +355,23 @@ class TestExogenous:
             alone = forecaster().fit(part.droplevel(0), own).predict(self.H, own)
             np.testing.assert_allclose(expected.loc[name], alone, rtol=1e-4)
 
+    def test_panel_of_unequal_ends_and_one_last_label(self, three: pd.DataFrame) -> None:
+        X = panel({name: columns(months(90)) * k for k, name in enumerate("abc", 1)})
+        driven = three.add(3 * X[["a"]].reindex(three.index).set_axis(["y"], axis=1))
+        fh = ForecastingHorizon(months(60)[-1:], is_relative=False)
+        got = forecaster().fit(driven, X).predict(fh, X)
+        for name in "abc":
+            own = X.loc[name].iloc[:60]
+            alone = forecaster().fit(driven.loc[name], own).predict(fh, own)
+            np.testing.assert_allclose(got.loc[name], alone, rtol=1e-4)
+
+    def test_missing_values_of_the_past_are_no_numbers(self, y: pd.Series) -> None:
+        X = columns(y.index)
+        X.iloc[30:40] = np.nan
+        got = forecaster().fit(y, X).predict(self.H)
+        assert got.notna().all()
+        assert not np.allclose(got, forecaster().fit(y, X.fillna(0.0)).predict(self.H), rtol=1e-5)
+
     def test_missing_values_are_allowed(self, y: pd.Series) -> None:
         X = columns(months(80))
         X.iloc[[3, 30, 65], 0] = np.nan
@@ -343,6 +386,8 @@ class TestExogenous:
         refitted = forecaster().fit(y, X).predict(self.H, X)
         updated = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:], X.iloc[40:60])
         pd.testing.assert_series_equal(updated.predict(self.H, X), refitted)
+        partly = forecaster().fit(y, X).update(y.iloc[50:], X[["a"]])
+        pd.testing.assert_series_equal(partly.predict(self.H, X), refitted)
         ignorant = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:])
         unknown = X.copy()
         unknown.iloc[40:60] = np.nan
@@ -475,6 +520,9 @@ class TestSharedNetwork:
         other = forecaster(config=ModelConfig.from_dict(wide)).fit(y + 1)
         assert isinstance(fitted.model_, MoiraiMoE)
         assert fitted.model_ is other.model_
+        device = str(next(fitted.model_.parameters()).device)
+        explicit = forecaster(config=wide, dtype="float32", device=device)
+        assert explicit.fit(y).model_ is fitted.model_
         assert fitted.get_fitted_params()["model"] is fitted.model_
         assert sum(p.nbytes for p in fitted.model_.parameters()) > 500_000
         assert len(pickle.dumps(fitted)) < 100_000
@@ -567,6 +615,14 @@ def test_no_warnings(y: pd.Series) -> None:
     ("changes", "message"),
     [
         ({"prediction_type": "mode"}, "prediction_type must be 'median' or 'mean', got 'mode'"),
+        (
+            {"model_path": 3, "config": None},
+            "model_path must be a directory, a Hub name or None, g",
+        ),
+        (
+            {"config": [1]},
+            r"config must be a mapping of the fields of ModelConfig, or one, got \[1",
+        ),
         ({"model_path": "somewhere"}, "model_path and config cannot both be given"),
         ({"config": TINY | {"d_modle": 3}}, "unknown ModelConfig fields"),
         ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),
@@ -579,6 +635,27 @@ def test_no_warnings(y: pd.Series) -> None:
 def test_bad_parameters(y: pd.Series, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         forecaster(**changes).fit(y)
+
+
+def test_bad_labels_and_values(y: pd.Series, three: pd.DataFrame) -> None:
+    X = columns(months(80))
+    twice = pd.concat([X, X.iloc[[3]]]).sort_index()
+    for fit, ahead in ((twice, X), (X, twice)):
+        with pytest.raises(ValueError, match="a label of X is there twice: 2000-04"):
+            forecaster().fit(y, fit).predict(NEXT, ahead)
+    with pytest.raises(ValueError, match="a label of y is there twice: 2000-04"):
+        forecaster().fit(pd.concat([y, y.iloc[[3]]]).sort_index())
+    with pytest.raises(ValueError, match="y is empty"):
+        forecaster().fit(y.iloc[:0])
+    nameless = three.rename(index={"b": np.nan}, level=0)
+    with pytest.raises(ValueError, match=r"a label of y is missing: \(nan, Period"):
+        forecaster().fit(nameless)
+    three.iloc[-1] = np.inf
+    with pytest.raises(ValueError, match="instance 'c' is infinite at 2002-06; use NaN"):
+        forecaster().fit(three).predict(NEXT)
+    X.iloc[70, 1] = np.inf
+    with pytest.raises(ValueError, match="X of the series is infinite at 2005-11; use NaN"):
+        forecaster().fit(y, X).predict(range(1, 21), X)
 
 
 class TestBadExogenous:

@@ -8,7 +8,7 @@ import pytest
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster import MoiraiMoEForecaster
-from tiny_forecaster import forecaster
+from tiny_forecaster import TINY, forecaster
 
 MONTHS = pd.period_range("2000-01", periods=70, freq="M", name="month")
 
@@ -64,6 +64,23 @@ def test_with_covariates_neither(y: pd.Series, X: pd.DataFrame) -> None:
     # and they do act, from where there is enough to learn from
     misses = np.abs(np.stack((one, blind)) - driven.to_numpy())[:, 40:].mean(1)
     assert misses[0] < 0.7 * misses[1]
+
+
+def test_covariates_as_tokens_are_known_ahead(y: pd.Series, X: pd.DataFrame) -> None:
+    """As official checkpoints read them; how far ahead changes no more than their unit."""
+    config = TINY | {"shift_known_future": False, "output_patches": 1}
+    got = forecaster(config=config).fit(y, X).predict(everywhere(y), X)
+    for position in (5, 16, 31):
+        before = forecaster(config=config).fit(y.iloc[:position], X).predict(range(1, 17), X)
+        np.testing.assert_allclose(got.iloc[position], before.iloc[0], rtol=1e-3)
+    blind = forecaster(config=config).fit(y).predict(everywhere(y))
+    assert not np.allclose(got, blind, rtol=1e-2)
+
+
+def test_samples_of_the_past_are_independent(y: pd.Series) -> None:
+    drawn = forecaster().fit(y).predict_proba([-2, -1, 0]).sample(500)
+    ranks = drawn.to_numpy().reshape(500, 3)
+    assert np.abs(np.corrcoef(ranks.T)[np.triu_indices(3, 1)]).max() < 0.3
 
 
 def test_is_one_step_ahead_from_the_values_before(y: pd.Series) -> None:
