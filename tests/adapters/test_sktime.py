@@ -1,59 +1,21 @@
-"""What sktime's conformance suite does not look at."""
+"""What sktime's conformance suite does not look at: forecasts, indices, panels, updates, errors."""
 
 from __future__ import annotations
 
-import copy
-import pickle
-import time
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sktime.forecasting.base import ForecastingHorizon
 from sktime.forecasting.compose import ForecastByLevel
 from sktime.forecasting.model_evaluation import evaluate
 from sktime.split import ExpandingWindowSplitter
 
-from moirai_moe_forecaster import MoiraiMoE, MoiraiMoEForecaster, MoiraiMoEPipeline
-from moirai_moe_forecaster.config import ModelConfig
+from sktime_tables import columns, months, panel, wave
 from tiny_forecaster import TINY, forecaster
 
 NEXT = [1, 2, 3]
-
-
-def months(points: int, start: str = "2000-01") -> pd.PeriodIndex:
-    return pd.period_range(start, periods=points, freq="M")
-
-
-def wave(index: pd.Index, phase: float = 0.0, name: str | None = "y") -> pd.Series:
-    steps = np.arange(len(index))
-    return pd.Series(10 + np.sin(steps / 3 + phase) + steps / 20, index=index, name=name)
-
-
-def columns(index: pd.Index) -> pd.DataFrame:
-    """Noise, the same one at the same position."""
-    values = np.random.default_rng(3).normal(size=(len(index), 2))
-    return pd.DataFrame(values, index=index, columns=["a", "b"])
-
-
-def panel(parts: dict[Any, pd.DataFrame | pd.Series]) -> pd.DataFrame:
-    names = ["instance", "time"]
-    return pd.concat({key: pd.DataFrame(part) for key, part in parts.items()}, names=names)
-
-
-@pytest.fixture
-def y() -> pd.Series:
-    return wave(months(60))
-
-
-@pytest.fixture
-def three() -> pd.DataFrame:
-    """Unequal lengths and different ends."""
-    return panel({"b": wave(months(40)), "a": wave(months(55), 1.0), "c": wave(months(30), 2.0)})
 
 
 class TestForecast:
@@ -200,6 +162,32 @@ class TestIndex:
         with pytest.raises(ValueError, match="instance 'odd' has no frequency"):
             forecaster().fit(irregular).predict(NEXT)
 
+    @pytest.mark.parametrize("freq", ["BME", "C", "SMS", "MS", "7D"])
+    def test_labels_of_any_frequency(self, freq: str) -> None:
+        index = pd.date_range("2020-01-01", periods=45, freq=freq)
+        fitted = forecaster().fit(wave(index[:40]))
+        labels = pd.DatetimeIndex(list(index[[20, 39, 40, 44]]))
+        got = fitted.predict(ForecastingHorizon(labels, is_relative=False))
+        expected = fitted.predict([-19, 0, 1, 5])
+        pd.testing.assert_series_equal(got, expected, check_freq=False)
+        if freq == "7D":
+            weeks = ForecastingHorizon(7 * pd.to_timedelta([-19, 0, 1, 5], "D"), is_relative=True)
+            pd.testing.assert_series_equal(fitted.predict(weeks), expected, check_freq=False)
+
+    def test_labels_between_the_steps_are_refused(self) -> None:
+        data = wave(pd.date_range("2020-01-01", periods=40, freq="MS", tz="Europe/Berlin"))
+        for day, message in (
+            ("2023-05-15", "asks for 2023-05-15 .* no step of the series: it ends at 2023-04-01"),
+            ("2022-05-15", "asks for 2022-05-15 .* the frequency 'MS'"),
+            ("2019-05-15", "the context of the series starts at 2020-01-01"),
+        ):
+            label = pd.DatetimeIndex([day]).tz_localize("Europe/Berlin")
+            with pytest.raises(ValueError, match=message):
+                forecaster().fit(data).predict(ForecastingHorizon(label, is_relative=False))
+        naive = ForecastingHorizon(pd.DatetimeIndex(["2023-05-01"]), is_relative=False)
+        with pytest.raises(ValueError, match="the time zone None, but the series has Europe/Berl"):
+            forecaster().fit(data).predict(naive)
+
 
 class TestPanel:
     @pytest.mark.parametrize("method", ["predict", "predict_quantiles"])
@@ -268,87 +256,6 @@ class TestPanel:
         assert list(got.loc["w"].index) == list(pd.to_datetime(["2020-05-25", "2020-06-01"]))
         alone = forecaster().fit(weeks.to_frame()).predict([1, 2])
         np.testing.assert_allclose(got.loc["w"], alone, rtol=1e-4)
-
-
-class TestExogenous:
-    H = range(1, 21)
-
-    @pytest.fixture
-    def y(self) -> pd.Series:
-        """What the columns drive."""
-        return wave(months(60)) + 3 * columns(months(60))["a"] + columns(months(60))["b"]
-
-    def test_future_values_matter(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        fitted = forecaster().fit(y, X.loc[y.index])
-        known = fitted.predict(self.H, X.iloc[60:])
-        moved = fitted.predict(self.H, X.iloc[60:].assign(a=lambda t: t.a + 3))
-        assert not np.allclose(known, moved, rtol=1e-5)
-
-    def test_past_values_matter(self, y: pd.Series) -> None:
-        X = columns(y.index)
-        with_past = forecaster().fit(y, X).predict(self.H)
-        assert not np.allclose(with_past, forecaster().fit(y).predict(self.H), rtol=1e-5)
-        other = forecaster().fit(y, X.assign(b=X.b[::-1].to_numpy())).predict(self.H)
-        assert not np.allclose(with_past, other, rtol=1e-5)
-
-    def test_columns_are_past_or_known_by_name(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        fitted = forecaster().fit(y, X.loc[y.index])
-        mixed = fitted.predict(self.H, X[["b"]].iloc[60:])
-        direct = fitted.pipeline_.predict(
-            y.to_numpy(),
-            20,
-            past_covariates=X[["a"]].iloc[:60].to_numpy(),
-            future_covariates=X[["b"]].to_numpy(),
-            num_paths=8,
-            random_state=0,
-        )
-        np.testing.assert_allclose(mixed, direct.median, rtol=1e-5)
-        turned = fitted.predict(self.H, X[["b", "a"]].iloc[60:])
-        np.testing.assert_allclose(turned, fitted.predict(self.H, X.iloc[60:]), rtol=1e-6)
-
-    def test_rows_are_matched_by_label(self, y: pd.Series) -> None:
-        X = columns(months(100))
-        expected = forecaster().fit(y, X.iloc[:60]).predict(self.H, X.iloc[60:80])
-        # the whole table in both calls: rows before, between and after those that are needed
-        extra = forecaster().fit(y, X).predict(self.H, X)
-        pd.testing.assert_series_equal(extra, expected)
-        assert not np.allclose(
-            forecaster().fit(y, X).predict(self.H, X.shift(1).fillna(0.0)), expected, rtol=1e-5
-        )
-
-    def test_panel_rows_are_matched_by_label(self, three: pd.DataFrame) -> None:
-        X = panel({name: columns(months(90)) * k for k, name in enumerate("abc", 1)})
-        expected = forecaster().fit(three, X).predict(self.H, X)
-        shuffled = pd.concat([X.loc[[name]] for name in "cab"])
-        got = forecaster().fit(three, shuffled).predict(self.H, shuffled)
-        pd.testing.assert_frame_equal(got, expected, rtol=1e-4)
-        for name, part in three.groupby(level=0):
-            own = X.loc[name]
-            alone = forecaster().fit(part.droplevel(0), own).predict(self.H, own)
-            np.testing.assert_allclose(expected.loc[name], alone, rtol=1e-4)
-
-    def test_missing_values_are_allowed(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        X.iloc[[3, 30, 65], 0] = np.nan
-        fitted = forecaster().fit(y, X)
-        assert fitted.predict(self.H, X).notna().all()
-        assert not np.allclose(
-            fitted.predict(self.H, X), fitted.predict(self.H, X.fillna(9.0)), rtol=1e-5
-        )
-
-    def test_after_an_update(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        refitted = forecaster().fit(y, X).predict(self.H, X)
-        updated = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:], X.iloc[40:60])
-        pd.testing.assert_series_equal(updated.predict(self.H, X), refitted)
-        ignorant = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:])
-        unknown = X.copy()
-        unknown.iloc[40:60] = np.nan
-        np.testing.assert_allclose(
-            ignorant.predict(self.H, X), forecaster().fit(y, unknown).predict(self.H, X), rtol=1e-6
-        )
 
 
 class TestMissing:
@@ -421,152 +328,18 @@ class TestUpdate:
             forecaster().fit(both).update(both.rename(columns={"v": "w"}))
 
 
-class TestRandomness:
-    H = range(1, 41)
-
-    def test_seed_is_drawn_in_fit(self, y: pd.Series) -> None:
-        fitted = forecaster(random_state=None).fit(y)
-        first = fitted.predict(self.H)
-        pd.testing.assert_series_equal(fitted.predict(self.H), first)
-        assert not np.allclose(fitted.fit(y).predict(self.H), first, rtol=1e-7)
-
-    def test_random_state_decides(self, y: pd.Series) -> None:
-        one, same, two = (
-            forecaster(random_state=seed).fit(y).predict(self.H) for seed in (1, 1, 2)
-        )
-        pd.testing.assert_series_equal(one, same)
-        assert not np.allclose(one, two, rtol=1e-7)
-        np.testing.assert_allclose(one.iloc[:16], two.iloc[:16], rtol=1e-7)
-
-    def test_generator_stays_as_it_was(self, y: pd.Series) -> None:
-        generator = np.random.RandomState(3)
-        before = generator.get_state()[1].copy()
-        fitted = forecaster(random_state=generator)
-        first = fitted.fit(y).predict(self.H)
-        np.testing.assert_array_equal(generator.get_state()[1], before)
-        pd.testing.assert_series_equal(fitted.fit(y).predict(self.H), first)
-
-    def test_global_state_is_untouched(self, y: pd.Series) -> None:
-        # a configuration that no other test has loaded, so that its network is built here
-        torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
-        expected = (torch.rand(3), np.random.rand(3))  # noqa: NPY002
-        torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
-        forecaster(config=TINY | {"d_ff": 12}).fit(y).predict_proba(self.H)
-        assert torch.equal(torch.rand(3), expected[0])
-        np.testing.assert_array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
-
-    def test_weights_of_a_configuration_are_always_the_same(self, y: pd.Series) -> None:
-        torch.manual_seed(1)
-        one = forecaster(config=TINY | {"d_ff": 20}).fit(y)
-        weights = copy.deepcopy(one.model_.state_dict())
-        torch.manual_seed(2)
-        other = MoiraiMoEForecaster(config=TINY | {"d_ff": 20}, dtype="float64").fit(y)
-        assert other.model_ is not one.model_
-        for name, weight in other.model_.state_dict().items():
-            torch.testing.assert_close(weight.float(), weights[name])
-
-
-class TestSharedNetwork:
-    def test_is_shared_and_never_carried(self, y: pd.Series) -> None:
-        wide = TINY | {"d_model": 64, "d_ff": 256}
-        fitted = forecaster(config=wide).fit(y)
-        other = forecaster(config=ModelConfig.from_dict(wide)).fit(y + 1)
-        assert isinstance(fitted.model_, MoiraiMoE)
-        assert fitted.model_ is other.model_
-        assert fitted.get_fitted_params()["model"] is fitted.model_
-        assert sum(p.nbytes for p in fitted.model_.parameters()) > 500_000
-        assert len(pickle.dumps(fitted)) < 100_000
-        expected = fitted.predict(range(1, 41))
-        for copied in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
-            pd.testing.assert_series_equal(copied.predict(range(1, 41)), expected)
-            assert copied.model_ is fitted.model_
-        pd.testing.assert_series_equal(fitted.clone().fit(y).predict(range(1, 41)), expected)
-
-    def test_predict_leaves_a_copy_as_it_is(self, y: pd.Series) -> None:
-        copied = pickle.loads(pickle.dumps(forecaster().fit(y, columns(y.index))))
-        copied.predict(NEXT)
-        before = pickle.dumps(copied)
-        copied.predict_interval(NEXT)
-        copied.predict_proba(NEXT)
-        assert pickle.dumps(copied) == before
-
-    def test_threads(self) -> None:
-        series = [wave(months(50), phase) for phase in np.arange(6.0)]
-        config = TINY | {"d_ff": 28}
-
-        def run(data: pd.Series) -> pd.Series:
-            return forecaster(config=config).fit(data).predict(range(1, 41))
-
-        with ThreadPoolExecutor(4) as pool:
-            together = list(pool.map(run, series))
-        for data, got in zip(series, together, strict=True):
-            pd.testing.assert_series_equal(got, run(data))
-
-    def test_threads_load_once(self, y: pd.Series, monkeypatch: pytest.MonkeyPatch) -> None:
-        built: list[ModelConfig] = []
-
-        def slow(config: ModelConfig) -> MoiraiMoE:
-            built.append(config)
-            time.sleep(0.05)
-            return MoiraiMoE(config)
-
-        monkeypatch.setattr("moirai_moe_forecaster.inference.shared.MoiraiMoE", slow)
-        config = TINY | {"d_ff": 36}
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: forecaster(config=config).fit(y), range(8)))
-        assert len(built) == 1
-
-    def test_checkpoint_in_a_directory(self, y: pd.Series, tmp_path: Any) -> None:
-        first = forecaster().fit(y)
-        first.pipeline_.save_pretrained(tmp_path)
-        loaded = MoiraiMoEForecaster(tmp_path, num_paths=8, random_state=0).fit(y)
-        pd.testing.assert_series_equal(loaded.predict(NEXT), first.predict(NEXT))
-        # another network under the same name is loaded by the next fit, not by the last one's
-        network = copy.deepcopy(first.model_)
-        with torch.no_grad():
-            network.projection.bias.add_(1.0)
-        MoiraiMoEPipeline(network).save_pretrained(tmp_path)
-        again = loaded.clone().fit(y)
-        assert not np.allclose(again.predict(NEXT), first.predict(NEXT), rtol=1e-4)
-        pd.testing.assert_series_equal(loaded.predict(NEXT), first.predict(NEXT))
-
-
-def test_keeps_only_the_context() -> None:
-    long = wave(months(2000, "1900-01"))
-    fitted = forecaster(context_length=50).fit(long, columns(long.index))
-    fitted.update(wave(months(500, "2066-09")), columns(months(500, "2066-09")))
-    assert len(pickle.dumps(fitted)) < 20_000
-
-
-def test_user_data_and_later_changes_of_it(y: pd.Series) -> None:
-    config = copy.deepcopy(TINY)
-    X = columns(months(80))
-    given, original = (y.copy(), X.copy()), (y.copy(), X.copy())
-    fitted = forecaster(config=config).fit(*given)
-    expected = fitted.predict(NEXT, X)
-    pd.testing.assert_series_equal(given[0], original[0])
-    pd.testing.assert_frame_equal(given[1], original[1])
-    assert config == TINY
-    given[0].iloc[-5:] = 0.0
-    given[1].iloc[:] = 0.0
-    pd.testing.assert_series_equal(fitted.predict(NEXT, X), expected)
-
-
-def test_no_warnings(y: pd.Series) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fitted = forecaster().fit(y.iloc[:40])
-        fitted.update(y.iloc[40:], update_params=False).update(y.iloc[40:])
-        fitted.predict(NEXT)
-        fitted.predict_quantiles(NEXT)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"prediction_type": "mode"}, "prediction_type must be 'median' or 'mean', got 'mode'"),
+        (
+            {"model_path": 3, "config": None},
+            "model_path must be a directory, a Hub name or None, g",
+        ),
+        (
+            {"config": [1]},
+            r"config must be a mapping of the fields of ModelConfig, or one, got \[1",
+        ),
         ({"model_path": "somewhere"}, "model_path and config cannot both be given"),
         ({"config": TINY | {"d_modle": 3}}, "unknown ModelConfig fields"),
         ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),
@@ -581,41 +354,25 @@ def test_bad_parameters(y: pd.Series, changes: dict[str, Any], message: str) -> 
         forecaster(**changes).fit(y)
 
 
-class TestBadExogenous:
-    def test_steps_that_are_not_asked_for_are_needed_too(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        fitted = forecaster().fit(y, X.iloc[:60])
-        with pytest.raises(ValueError, match=r"no row for 2005-01, 2005-03, 2005-04: the series"):
-            fitted.predict([2, 5], X.iloc[[61, 64]])
-        np.testing.assert_allclose(
-            fitted.predict([2, 5], X.iloc[60:65]), fitted.predict([2, 5], X), rtol=1e-6
-        )
-
-    def test_missing_rows_are_named(self, y: pd.Series, three: pd.DataFrame) -> None:
-        X = columns(months(80))
-        with pytest.raises(ValueError, match=r"row for 2005-03: .* at all steps from 1 to 3"):
-            forecaster().fit(y, X).predict(NEXT, X.iloc[:62])
-        table = panel({name: columns(months(57)) for name in "abc"})
-        with pytest.raises(ValueError, match="X has no row for 2004-10: instance 'a'"):
-            forecaster().fit(three, table).predict(NEXT, table)
-        with pytest.raises(ValueError, match="X has no rows for instance 'c'"):
-            forecaster().fit(three, table).predict([1], table.loc[["a", "b"]])
-        with pytest.raises(ValueError, match=r"X has no row for \('c', Period\('2000-01', 'M'\)\)"):
-            forecaster().fit(three, table.loc[["a", "b"]])
-
-    def test_unknown_columns(self, y: pd.Series) -> None:
-        X = columns(months(80))
-        with pytest.raises(ValueError, match=r"X has the columns \['c'\], which fit has not seen"):
-            forecaster().fit(y, X).predict(NEXT, X.assign(c=0.0))
-        with pytest.raises(ValueError, match="X was not given to fit"):
-            forecaster().fit(y).predict(NEXT, X)
-        with pytest.raises(ValueError, match="X was not given to fit"):
-            forecaster().fit(y.iloc[:50]).update(y.iloc[50:], X)
-
-    def test_categories(self, y: pd.Series) -> None:
-        X = columns(y.index).assign(kind="old")
-        with pytest.raises(TypeError, match="categorical"):
-            forecaster().fit(y, X)
+def test_bad_labels_and_values(y: pd.Series, three: pd.DataFrame) -> None:
+    X = columns(months(80))
+    twice = pd.concat([X, X.iloc[[3]]]).sort_index()
+    for fit, ahead in ((twice, X), (X, twice)):
+        with pytest.raises(ValueError, match="a label of X is there twice: 2000-04"):
+            forecaster().fit(y, fit).predict(NEXT, ahead)
+    with pytest.raises(ValueError, match="a label of y is there twice: 2000-04"):
+        forecaster().fit(pd.concat([y, y.iloc[[3]]]).sort_index())
+    with pytest.raises(ValueError, match="y is empty"):
+        forecaster().fit(y.iloc[:0])
+    nameless = three.rename(index={"b": np.nan}, level=0)
+    with pytest.raises(ValueError, match=r"a label of y is missing: \(nan, Period"):
+        forecaster().fit(nameless)
+    three.iloc[-1] = np.inf
+    with pytest.raises(ValueError, match="instance 'c' is infinite at 2002-06; use NaN"):
+        forecaster().fit(three).predict(NEXT)
+    X.iloc[70, 1] = np.inf
+    with pytest.raises(ValueError, match="X of the series is infinite at 2005-11; use NaN"):
+        forecaster().fit(y, X).predict(range(1, 21), X)
 
 
 def test_one_label_may_be_in_sample_for_some_instances(three: pd.DataFrame) -> None:

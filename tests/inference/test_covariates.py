@@ -139,6 +139,16 @@ class TestTakingOut:
         assert np.std(rests[0].target[0]) < 0.3 * np.std(y[0])
         np.testing.assert_array_equal(rests[0].target[1], y[1])
 
+    def test_an_effect_that_ended_is_left_out(self) -> None:
+        """On the whole context it explains much, on the second half it does harm."""
+        x = noise(N + H)
+        y = np.where(np.arange(N) < N // 2, 6 * x[:N], 0) + noise(N, 1)
+        series = series_of(y, x)
+        assert explained(series, N).any()
+        rests, effects = take_out(tiny_network(), [series], self.LOAD)
+        assert not effects[0].any()
+        np.testing.assert_array_equal(rests[0].target[0], y)
+
     def test_does_not_depend_on_the_batch(self) -> None:
         many = [
             series_of(2 * noise(n + H, n)[:n] + noise(n, 1), noise(n + H, n)) for n in (40, 90, 300)

@@ -12,6 +12,7 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
     Array,
     Instance,
     called,
+    check_labels,
     inferred_frequency,
     last_rows,
     numbers,
@@ -43,12 +44,18 @@ class Context(NamedTuple):
 
     @classmethod
     def of(cls, y: pd.DataFrame, X: pd.DataFrame | None, length: int) -> Context:
+        if y.empty:
+            raise InvalidInputError("y is empty; give at least one point")
+        check_labels(y.index, "y")
+        if X is not None:
+            check_labels(X.index, "X")
         last = last_rows(y, length)
         return cls(last, None if X is None else rows_at(X, last.index), length)
 
     def extended(self, y: pd.DataFrame, X: pd.DataFrame | None) -> Context:
         """Add rows; where a label is known, the new row wins."""
         known = self.y
+        check_labels(y.index, "y")
         if len(y.columns) == len(known.columns) == 1:
             known = known.set_axis(y.columns, axis=1)
         elif set(y.columns) != set(known.columns):
@@ -58,8 +65,11 @@ class Context(NamedTuple):
             )
         exogenous = self.X
         if X is not None:
-            self.check_columns(X)
-            exogenous = last_rows(rows_at(X, y.index), self.length, before=exogenous)
+            exogenous = self.check(X)
+            rows = rows_at(X, y.index)
+            rest = exogenous.drop(columns=X.columns).reindex(y.index)
+            rows = pd.concat([rows, rest], axis=1)
+            exogenous = last_rows(rows, self.length, before=exogenous)
         last = last_rows(y, self.length, before=known)
         if exogenous is not None:
             exogenous = exogenous.reindex(last.index)
@@ -84,7 +94,7 @@ class Context(NamedTuple):
                 # a horizon keeps the frequency of the first cutoff that it meets
                 own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=cutoff)
                 labels = own.to_absolute_index(cutoff)
-                steps = steps_after(own, labels, cutoff)
+                steps = steps_after(own, labels, grid, called(key))
                 ahead = grid[:0]
                 if steps.max() > 0:
                     every = ForecastingHorizon(range(1, steps.max() + 1))
@@ -98,7 +108,7 @@ class Context(NamedTuple):
     ) -> tuple[list[Array] | None, list[Array] | None]:
         """Past and known-future covariates of each instance, as the pipeline takes them."""
         if X is not None:
-            self.check_columns(X)
+            self.check(X)
         if self.X is None:
             return None, None
         names = list(self.X.columns)
@@ -108,22 +118,29 @@ class Context(NamedTuple):
         future = {} if X is None else split_instances(X[known])
         pasts, futures = [], []
         for instance in instances:
-            seen = numbers(history[instance.key].reindex(instance.y.index))
+            name = f"X of {called(instance.key)}"
+            seen = numbers(history[instance.key].reindex(instance.y.index), name)
             pasts.append(seen[:, : len(only_past)])
             if known:
-                ahead = numbers(rows_ahead(future.get(instance.key), instance))
+                ahead = numbers(rows_ahead(future.get(instance.key), instance), name)
                 spare = np.full((horizon - len(ahead), len(known)), np.nan)
                 futures.append(np.concatenate((seen[:, len(only_past) :], ahead, spare)))
         return pasts if only_past else None, futures or None
 
-    def check_columns(self, X: pd.DataFrame) -> None:
-        """Check that fit has seen all columns.
+    def check(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Check that the rows have labels of their own and that fit has seen all columns.
+
+        Returns
+        -------
+        DataFrame
+            What is known of X.
 
         Raises
         ------
         InvalidInputError
-            Naming those that it has not.
+            Naming the label, or the columns that it has not seen.
         """
+        check_labels(X.index, "X")
         if self.X is None:
             raise InvalidInputError("X was not given to fit, which needs the past of its columns")
         unknown = X.columns.difference(self.X.columns, sort=False)
@@ -132,6 +149,7 @@ class Context(NamedTuple):
                 f"X has the columns {list(unknown)}, which fit has not seen; "
                 f"expected some of {list(self.X.columns)}"
             )
+        return self.X
 
     def labels(self, instances: list[Instance]) -> pd.Index:
         """Row labels of a forecast: instance by instance, the steps that are asked for."""

@@ -39,6 +39,17 @@ class Instance(NamedTuple):
     ahead: pd.Index
 
 
+def check_labels(index: Any, name: str) -> None:
+    """Check that every row of a table has labels of its own."""
+    missing = index.to_frame().isna().to_numpy().any(1)
+    for reason, rows in (("missing", missing), ("there twice", index.duplicated())):
+        if rows.any():
+            raise InvalidInputError(
+                f"a label of {name} is {reason}: {index[rows.argmax()]}; "
+                "every row needs one of its own"
+            )
+
+
 def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     """One table per instance, by its labels in sorted order; `()` for a series by itself."""
     levels: list[Any] = list(range(table.index.nlevels - 1))
@@ -109,12 +120,28 @@ def inferred_frequency(times: Any) -> Any:
     return pd.infer_freq(times) if len(times) > 2 else None
 
 
-def steps_after(fh: ForecastingHorizon, labels: pd.Index, cutoff: pd.Index) -> NDArray[np.int64]:
-    """Steps after the cutoff of one instance at which a horizon has its labels."""
-    if isinstance(fh.to_pandas(), pd.TimedeltaIndex):
-        fh = ForecastingHorizon(labels, is_relative=False, freq=cutoff)
-    steps: NDArray[np.int64] = fh.to_relative(cutoff).to_numpy().astype(np.int64)
-    return steps
+def steps_after(
+    fh: ForecastingHorizon, labels: pd.Index, grid: Any, name: str
+) -> NDArray[np.int64]:
+    """Steps after the end of one instance's time index at which a horizon has its labels."""
+    relative = fh.is_relative and not isinstance(fh.to_pandas(), pd.TimedeltaIndex)
+    if relative or not isinstance(labels, pd.DatetimeIndex):
+        return fh.to_relative(grid[-1:]).to_numpy().astype(np.int64)
+    # sktime would count in periods, which some frequencies lack, and which hold other time stamps
+    if labels.tz != grid.tz:
+        raise InvalidInputError(
+            f"fh has the time zone {labels.tz}, but {name} has {grid.tz}; "
+            "give fh the time zone of the series"
+        )
+    ahead = pd.date_range(grid[-1], max(labels[-1], grid[-1]), freq=grid.freq)
+    positions = grid.append(ahead[1:]).get_indexer(labels)
+    strange = labels[(positions < 0) & (labels >= grid[0])]
+    if len(strange):
+        raise InvalidInputError(
+            f"fh asks for {strange[0]}, which is no step of {name}: it ends at {grid[-1]} and has "
+            f"the frequency {grid.freqstr!r}"
+        )
+    return (positions - (len(grid) - 1)).astype(np.int64)
 
 
 def positions_of(instance: Instance) -> NDArray[np.intp]:
@@ -143,7 +170,7 @@ def in_order(
 
 
 def target_values(instance: Instance) -> Array:
-    values = numbers(instance.y)
+    values = numbers(instance.y, called(instance.key))
     for variate, column in enumerate(instance.y.columns):
         if np.isnan(values[:, variate]).all():
             raise InvalidInputError(
@@ -153,8 +180,11 @@ def target_values(instance: Instance) -> Array:
     return values
 
 
-def numbers(table: pd.DataFrame) -> Array:
+def numbers(table: pd.DataFrame, name: str) -> Array:
     values: Array = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    infinite = table.index[np.flatnonzero(np.isinf(values).any(1))]
+    if len(infinite):
+        raise InvalidInputError(f"{name} is infinite at {infinite[0]}; use NaN for a missing value")
     return values
 
 

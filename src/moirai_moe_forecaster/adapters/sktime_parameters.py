@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from moirai_moe_forecaster.adapters.sktime_tuning import tuning_options
@@ -37,6 +38,12 @@ def read_source(forecaster: Any) -> Source:
     if path is not None and config is not None:
         raise InvalidInputError(
             "model_path and config cannot both be given: a checkpoint has its configuration"
+        )
+    if not isinstance(path, str | Path | None):
+        raise InvalidInputError(f"model_path must be a directory, a Hub name or None, got {path!r}")
+    if not isinstance(config, Mapping | ModelConfig | None):
+        raise InvalidInputError(
+            f"config must be a mapping of the fields of ModelConfig, or one, got {config!r}"
         )
     if isinstance(config, Mapping):
         config = ModelConfig.from_dict(config)

@@ -3,8 +3,8 @@
 A causal network gives the forecasts of all patches of a window in one pass. A window here ends
 anywhere and its patches are cut from its end, so that sixteen windows, one point apart, forecast
 every point one step ahead. What the normaliser and the covariates' effect are estimated from is
-the first part of a window, at least half of it, and only points after that part are forecast:
-no forecast sees its own or a later value.
+the first part of a window, at least half of it and more where a variate begins or jumps after that,
+and only points after that part are forecast: no forecast sees its own or a later value.
 
 The first observed value has none before it and takes the forecast of the point that follows it.
 Before it nothing is known, and the forecast is the network's for no data: around 0.
@@ -29,6 +29,10 @@ from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 Positions = NDArray[np.intp]
+
+MORE_OBSERVED = 4
+MORE_SPREAD = 2
+"""When the first part of a window no longer stands for what lies before a point."""
 
 
 class Window(NamedTuple):
@@ -119,17 +123,18 @@ def _windows(
     """Windows of one series that together forecast all positions once."""
     size = config.patch_size
     reach = size * config.output_patches
-    prefixes: dict[int, list[int]] = {}
+    first = _first_parts(series)
+    groups: dict[tuple[int, int], list[int]] = {}
     effects: dict[int, Array] = {}
     windows = []
     for position in positions.tolist():
-        half = _first_part(position, size)
-        prefixes.setdefault(half + (position - half) % size, []).append(position)
-    for prefix, wanted in prefixes.items():
-        half, end = _first_part(prefix, size), wanted[-1]
-        if half not in effects:
-            effects[half] = _effect(series, half, regress)
-        effect = effects[half]
+        part = int(first[position])
+        groups.setdefault((part, part + (position - part) % size), []).append(position)
+    for (part, prefix), wanted in groups.items():
+        end = wanted[-1]
+        if part not in effects:
+            effects[part] = _effect(series, part, regress)
+        effect = effects[part]
         cut = Series(
             series.target[:, :end] - effect[:, :end],
             series.past[:, :end],
@@ -139,19 +144,54 @@ def _windows(
     return windows
 
 
-def _first_part(position: int, size: int) -> int:
-    """Largest power of two times the patch size up to a position; the position if there is none."""
-    patches = position // size
-    return size << (patches.bit_length() - 1) if patches else position
+def _first_parts(series: Series) -> Positions:
+    """How many points each position's first part has at least: (context + 1,).
+
+    A first part serves until it is half of what lies before a position, or tells too little of
+    that: until a variate has more than `MORE_OBSERVED` times as many values there, or varies
+    `MORE_SPREAD` times as much.
+    """
+    context = series.target.shape[1]
+    variates = np.full((len(series.target) + len(series.past), context), np.nan)
+    variates[: len(series.target)] = series.target
+    variates[len(series.target) :, : series.past.shape[1]] = series.past
+    count, spread = _observed_before(variates)
+    parts = np.zeros(context + 1, dtype=np.intp)
+    part = 1
+    while part <= context:
+        outgrown = count[:, part:] > MORE_OBSERVED * count[:, [part]]
+        outgrown |= spread[:, part:] > MORE_SPREAD * spread[:, [part]]
+        ends = np.flatnonzero(outgrown.any(0))
+        length = min(part, int(ends[0])) if len(ends) else part
+        parts[part : part + length] = part
+        part += length
+    return parts
 
 
-def _effect(series: Series, half: int, regress: bool) -> Array:
+def _observed_before(variates: Array) -> tuple[Array, Array]:
+    """How many values lie before each position, and their standard deviation: (variate, 1 + time).
+
+    Sums from the left, so that no later value changes the least of an earlier result.
+    """
+    seen = ~np.isnan(variates)
+    origin = np.take_along_axis(variates, seen.argmax(1)[:, None], 1)
+    # values near the limits of their type may overflow, and are then told apart by count alone
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = np.where(seen, variates - origin, 0.0)
+        count, total, squares = (
+            np.pad(terms.cumsum(1), ((0, 0), (1, 0))) for terms in (seen, centred, centred**2)
+        )
+        least = np.maximum(count, 1)
+        return count, np.sqrt(np.maximum(squares / least - (total / least) ** 2, 0.0))
+
+
+def _effect(series: Series, part: int, regress: bool) -> Array:
     """What covariates explain of a whole series, learnt from its first part."""
     context = series.target.shape[1]
     effect = np.zeros((len(series.target), context + 1))
     if regress and len(series.future):
-        first = series._replace(target=series.target[:, :half])
-        known = explained(first, half)[:, : context + 1]
+        first = series._replace(target=series.target[:, :part])
+        known = explained(first, part)[:, : context + 1]
         effect[:, : known.shape[1]] = known
     return effect
 

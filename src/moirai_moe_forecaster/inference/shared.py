@@ -44,9 +44,11 @@ def last_written(model_path: str | Path | None) -> int:
 
 def shared_pipeline(source: Source) -> MoiraiMoEPipeline:
     """Return the pipeline of a source, the same one to all that ask; not to be trained."""
+    # "auto" and the device that it stands for are one, and so are None and float32
+    device, dtype = str(read_device(source.device)), read_dtype(source.dtype)
     # the cache alone would let two threads load the same weights
     with _LOADING:
-        return _load(source)
+        return _load(source._replace(device=device, dtype=dtype))
 
 
 @functools.lru_cache(NETWORKS_KEPT)
