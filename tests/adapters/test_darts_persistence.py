@@ -213,6 +213,16 @@ def test_a_copy_forecasts_as_the_original(
     np.testing.assert_array_equal(values(COPIES[way](copied, tmp_path), PASS + 3), expected)
 
 
+def test_a_copy_finds_its_checkpoint_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_checkpoint(), tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    original = fitted(local_dir="checkpoint")
+    monkeypatch.chdir(tmp_path.parent)
+    np.testing.assert_array_equal(values(copy.deepcopy(original)), values(original))
+
+
 def test_only_weights_that_were_trained_are_in_a_pickle() -> None:
     assert len(pickle.dumps(fitted())) < LARGEST_WITHOUT_WEIGHTS
     assert len(pickle.dumps(tuned())) > LARGEST_WITHOUT_WEIGHTS
@@ -255,6 +265,15 @@ def test_a_fitted_model_is_fitted_again_to_other_dimensions(
     assert again.fit(wide).predict(4).n_components == 3
     assert not again.uses_past_covariates
     assert again.fit(SERIES).predict(4).n_components == 1
+
+
+def test_the_type_of_numbers_is_that_of_the_last_fit() -> None:
+    again = model()
+    for dtype, kept in ((np.float32, torch.float32), (np.float64, torch.float64)):
+        for components in (1, 2):
+            again.fit(walk(components=components).astype(dtype))
+        assert again.predict(3).dtype == dtype
+        assert again.model.dtype == kept
 
 
 def test_a_zero_shot_model_forecasts_the_same_after_other_dimensions() -> None:

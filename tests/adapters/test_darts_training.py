@@ -15,7 +15,7 @@ import torchmetrics
 from darts import TimeSeries
 from pytorch_lightning.callbacks import EarlyStopping
 
-from darts_models import CHUNK, covariates, model, quantiles, tiny_pipeline, walk
+from darts_models import CHUNK, QUIET, covariates, model, quantiles, tiny_pipeline, walk
 from moirai_moe_forecaster import MoiraiMoEModel
 from moirai_moe_forecaster.errors import ConfigError
 
@@ -75,6 +75,23 @@ def test_training_lowers_the_loss(shift: int) -> None:
         return losses(tuned(fit={"val_series": SERIES, **known}, **options))["val_loss"]
 
     assert loss(6) < loss(1) - 0.01
+
+
+def test_what_is_learnt_is_what_known_covariates_leave_to_the_network() -> None:
+    # they act through a regression on the context, and so are no tokens in training either
+    rng, points = np.random.default_rng(6), 240
+    noise = rng.normal(size=(points, 1))
+    season = np.sin(np.arange(points)[:, None] / 3) + 0.05 * rng.normal(size=(points, 1))
+    base, known = (walk(points).with_values(values) for values in (season, noise))
+
+    def loss(series: TimeSeries, **given: TimeSeries) -> float:
+        options = {"enable_finetuning": True, "n_epochs": 1, "optimizer_kwargs": {"lr": 0.0}}
+        bundled = MoiraiMoEModel(96, 12, batch_size=200, pl_trainer_kwargs=QUIET, **options)
+        return losses(bundled.fit(series, **given))["train_loss"]
+
+    rest, raised = loss(base), base + 2 * known
+    assert loss(raised, future_covariates=known) == pytest.approx(rest, abs=0.05)
+    assert loss(raised) > rest + 0.5
 
 
 @pytest.mark.slow
@@ -137,6 +154,8 @@ def test_defaults_suit_pretrained_weights_and_give_way_to_the_users() -> None:
     assert own.n_epochs == 3
     assert own.trainer_params["gradient_clip_val"] == 5.0
     assert own.pl_module_params["optimizer_kwargs"] == {"lr": 0.1}
+    part = model(enable_finetuning=True, optimizer_kwargs={"weight_decay": 0.1})
+    assert part.pl_module_params["optimizer_kwargs"] == {"lr": 1e-4, "weight_decay": 0.1}
     assert (
         "optimizer_kwargs"
         not in model(enable_finetuning=True, optimizer_cls=torch.optim.SGD).pl_module_params
