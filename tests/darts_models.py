@@ -72,6 +72,13 @@ def covariates(points: int = 150) -> dict[str, TimeSeries]:
     }
 
 
+def driven(points: int = 90, seed: int = 0, lag: int = 0) -> TimeSeries:
+    """A walk that moves with the known-future covariate, which therefore acts on its forecast."""
+    known = covariates()["future_covariates"][:points]
+    moved = 10 * np.roll(known.values(), lag, 0)
+    return known.with_values(walk(points, seed=seed).values() + moved)
+
+
 def native(
     series: TimeSeries, horizon: int, pipeline: MoiraiMoEPipeline | None = None, **options: Any
 ) -> Any:

@@ -25,6 +25,7 @@ from darts_models import (
     PASS,
     QUIET,
     covariates,
+    driven,
     model,
     native,
     quantiles,
@@ -145,17 +146,20 @@ def test_one_shot_quantiles_are_those_of_the_native_pipeline(components: int, dt
 
 
 def test_one_shot_quantiles_with_covariates_and_gaps_are_those_of_the_native_pipeline() -> None:
-    values = SERIES.values().copy()
+    series, known = driven(), covariates()
+    values = series.values().copy()
     values[-20:-15] = np.nan
-    series, known = SERIES.with_values(values), covariates()
-    fitted = model(likelihood=quantiles()).fit(series, **known)
+    series = series.with_values(values)
     past = known["past_covariates"].values()[: len(series)]
     future = known["future_covariates"].values()[: len(series) + CHUNK]
     expected = columns(native(series, CHUNK, past_covariates=past, future_covariates=future))
+    fitted = model(likelihood=quantiles()).fit(series, **known)
     forecast = fitted.predict(CHUNK, **PARAMETERS)
     np.testing.assert_allclose(forecast.values(), expected, rtol=1e-5, atol=1e-5)
-    without = model(likelihood=quantiles()).fit(series).predict(CHUNK, **PARAMETERS)
-    assert np.abs(without.values() - expected).max() > 1e-3
+    for left_out in known:
+        part = {name: given for name, given in known.items() if name != left_out}
+        without = model(likelihood=quantiles()).fit(series, **part).predict(CHUNK, **PARAMETERS)
+        assert np.abs(without.values() - expected).max() > 1e-3
 
 
 def test_the_bundled_checkpoint_is_the_default() -> None:
@@ -191,13 +195,16 @@ def test_a_shifted_chunk_is_the_end_of_a_longer_horizon(likelihood: Any) -> None
 
 
 def test_known_future_covariates_are_missing_in_the_gap_of_a_shift() -> None:
-    known = covariates()["future_covariates"]
-    shifted = model(chunk=6, output_chunk_shift=4).fit(SERIES, future_covariates=known)
-    values = known.values()[: len(SERIES) + 10].copy()
-    values[len(SERIES) : len(SERIES) + 4] = np.nan
-    expected = native(SERIES, 10, future_covariates=values).quantile(0.5)[4:]
-    forecast = shifted.predict(6, future_covariates=known)
-    np.testing.assert_allclose(forecast.values(), expected, rtol=1e-5, atol=1e-5)
+    # moved by the covariate two steps before: after the gap by its values in the gap
+    series, known = driven(lag=2), covariates()["future_covariates"]
+    shifted = model(chunk=6, output_chunk_shift=4).fit(series, future_covariates=known)
+    forecast = shifted.predict(6, future_covariates=known).values()
+    values = known.values()[: len(series) + 10].copy()
+    for missing in (np.nan, 0.0):
+        values[len(series) : len(series) + 4] = missing
+        expected = native(series, 10, future_covariates=values).quantile(0.5)[4:]
+        same = np.allclose(forecast, expected, rtol=1e-5, atol=1e-5)
+        assert same == np.isnan(missing)
 
 
 # --- samples ------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from darts_models import (
     PARAMETERS,
     PASS,
     covariates,
+    driven,
     model,
     native,
     quantiles,
@@ -85,8 +86,10 @@ def test_optimised_historical_forecasts_are_the_plain_ones(
     options = {"forecast_horizon": 5, "last_points_only": False, "stride": 7} | options
     series = [walk(components=options.pop("components", 1)), walk(88, seed=2)]
     series = series[:1] if series[0].n_components > 1 else series
-    known = {k: [v] * len(series) for k, v in covariates().items()}
-    known = known if options.pop("covariates", False) else {}
+    known = {}
+    if options.pop("covariates", False):
+        series = [driven(), driven(88, seed=2)]
+        known = {name: [given] * len(series) for name, given in covariates().items()}
     fitted = model(**changes).fit(series, **known)
     fast, slow = (
         fitted.historical_forecasts(
@@ -105,7 +108,7 @@ def test_optimised_historical_forecasts_are_the_plain_ones(
 
 
 def test_a_variable_context_is_the_fixed_one_of_its_length() -> None:
-    panel = [walk(seed=seed, points=points) for seed, points in enumerate((17, 30, 48, 90))]
+    panel = [driven(points, seed) for seed, points in enumerate((17, 30, 48, 90))]
     known = covariates()
     options = {name: [part] * len(panel) for name, part in known.items()}
     variable = model((10, CONTEXT)).fit(panel, **options)

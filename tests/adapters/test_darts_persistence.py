@@ -80,6 +80,17 @@ def test_a_loaded_model_forecasts_as_the_saved_one(
     assert Path(path).stat().st_size < LARGEST_WITHOUT_WEIGHTS
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_a_model_of_any_precision_is_loaded(precision: str, path: str) -> None:
+    series = SERIES.astype(np.float32)
+    trainer = {"precision": precision}
+    saved = model(enable_finetuning=True, n_epochs=1, pl_trainer_kwargs=trainer).fit(series)
+    saved.save(path)
+    expected = saved.predict(CHUNK, series=series).values()
+    loaded = MoiraiMoEModel.load(path).predict(CHUNK, series=series)
+    np.testing.assert_array_equal(loaded.values(), expected)
+
+
 def test_what_was_loaded_can_be_saved_at_once(path: str, tmp_path: Path) -> None:
     saved = tuned()
     saved.save(path)

@@ -111,6 +111,22 @@ def test_weights_of_samples_change_what_is_learnt() -> None:
     assert changed(tuned(fit={"sample_weight": zero})) == set()
 
 
+def test_a_value_of_weight_zero_is_not_learnt() -> None:
+    # the last value is in no context
+    weights = SERIES.with_values(np.ones((len(SERIES), 1)))
+    weights.all_values(copy=False)[-1] = 0.0
+
+    def loss(last: float, given: TimeSeries | None) -> float:
+        values = SERIES.values().copy()
+        values[-1] = last
+        fit = {"sample_weight": given}
+        still = tuned(SERIES.with_values(values), fit, n_epochs=1, optimizer_kwargs={"lr": 0.0})
+        return losses(still)["train_loss"]
+
+    assert loss(1.0, weights) == pytest.approx(loss(2.0, weights), rel=1e-5)
+    assert loss(1.0, None) != pytest.approx(loss(2.0, None), rel=1e-5)
+
+
 def test_weights_of_samples_may_differ_between_components() -> None:
     wide = walk(components=2)
     weights = wide.with_values(np.tile([1.0, 0.0], (len(wide), 1)))
@@ -179,6 +195,13 @@ def test_what_was_asked_for_forecasts_can_be_trained() -> None:
     assert np.abs(trained.predict(6).values() - before).max() > 0
     np.testing.assert_array_equal(zero_shot.predict(40).values(), expected)
     np.testing.assert_array_equal(model(24, 6).fit(SERIES).predict(40).values(), expected)
+
+
+def test_a_copy_that_was_made_for_forecasts_can_be_trained() -> None:
+    copied = copy.deepcopy(tuned())
+    with torch.inference_mode():
+        before = copied.predict(6).values()
+    assert np.abs(copied.fit(SERIES).predict(6).values() - before).max() > 0
 
 
 def test_training_is_reproducible() -> None:
@@ -284,6 +307,20 @@ def test_weights_with_adapters_load_into_models_without_and_the_reverse(tmp_path
         adapted.predict(6, series=SERIES).values(), full.predict(6).values(), atol=1e-6
     )
     adapted.fit(SERIES)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [(True, None), ({"unfreeze": ["network.projection.*"]}, 2)]
+)
+def test_weights_with_adapters_train_as_the_model_they_are_loaded_into(
+    how: Any, count: int | None, tmp_path: Any
+) -> None:
+    path = str(tmp_path / "adapted.pt")
+    tuned(enable_finetuning=LORA).save(path)
+    loaded = model(24, 6, enable_finetuning=how)
+    loaded.load_weights(path)
+    trained = [name for name, part in loaded.model.named_parameters() if part.requires_grad]
+    assert len(trained) == (count or len(list(loaded.model.parameters())))
 
 
 @pytest.mark.parametrize("settings", [{"ranks": 4}, {"rank": 0}, {"targets": []}])

@@ -74,8 +74,9 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     """Zero-shot and fine-tuned forecasts with a pretrained Moirai-MoE network.
 
     Moirai-MoE [1]_ is a sparse mixture-of-experts transformer for time series. ``fit`` trains
-    nothing unless ``enable_finetuning`` says so. Components of a series, and past and future
-    covariates, are forecast jointly; static covariates are left aside. NaN is a missing value.
+    nothing unless ``enable_finetuning`` says so. Components of a series and past covariates are
+    read jointly, future covariates as ``MoiraiMoEPipeline.predict`` does by default; static ones
+    are left aside. NaN is a missing value.
 
     Parameters
     ----------
@@ -118,11 +119,12 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     ------
     ValueError
         If the likelihood is not ``QuantileRegression``, the context longer than the checkpoint was
-        made for, or an argument unknown.
+        made for, the output chunk or its shift no integer in range, or an argument unknown.
     CheckpointError
         If the checkpoint is missing or damaged.
     ConfigError
-        If a setting of ``lora`` is unknown or out of range.
+        If a setting of ``lora`` is unknown or out of range, or a pattern of ``enable_finetuning``
+        matches no parameter.
 
     Notes
     -----
