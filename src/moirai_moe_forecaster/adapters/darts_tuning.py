@@ -40,13 +40,13 @@ def check_choice(enable_finetuning: Any) -> None:
     ConfigError
         If it is none of the types it may be, or a setting of adapters is wrong.
     """
-    if not isinstance(enable_finetuning, bool | dict | None):
+    if _trains_adapters(enable_finetuning):
+        LoraConfig.from_dict(enable_finetuning["lora"])
+    elif not isinstance(enable_finetuning, bool | dict | None):
         raise ConfigError(
             "`enable_finetuning` must be None, True, False or a dict with one of the keys "
             f"'freeze', 'unfreeze' and 'lora', got {enable_finetuning!r}"
         )
-    if _trains_adapters(enable_finetuning):
-        LoraConfig.from_dict(enable_finetuning["lora"])
 
 
 def check_matches(enable_finetuning: Any, network: MoiraiMoE) -> None:
