@@ -19,12 +19,14 @@ from darts import TimeSeries
 from darts.utils.likelihood_models.torch import QuantileRegression
 
 from moirai_moe_forecaster import MoiraiMoEModel, MoiraiMoEPipeline
+from moirai_moe_forecaster.adapters.darts_module import QUANTILE_SEED
 
 CONTEXT, CHUNK = 48, 12
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 LEVELS = [0.1, 0.5, 0.9]
 # one pass of the tiny network predicts 32 steps
 PASS = 32
+PARAMETERS = {"predict_likelihood_parameters": True}
 
 
 @functools.cache
@@ -68,3 +70,19 @@ def covariates(points: int = 150) -> dict[str, TimeSeries]:
         "past_covariates": walk(points, 2, seed=11),
         "future_covariates": walk(points, 1, seed=12),
     }
+
+
+def driven(points: int = 90, seed: int = 0, lag: int = 0) -> TimeSeries:
+    """A walk that moves with the known-future covariate, which therefore acts on its forecast."""
+    known = covariates()["future_covariates"][:points]
+    moved = 10 * np.roll(known.values(), lag, 0)
+    return known.with_values(walk(points, seed=seed).values() + moved)
+
+
+def native(
+    series: TimeSeries, horizon: int, pipeline: MoiraiMoEPipeline | None = None, **options: Any
+) -> Any:
+    """Native forecast of the last context of a series, by the seed of quantiles."""
+    options = {"context_length": CONTEXT, "random_state": QUANTILE_SEED} | options
+    values = series.values(copy=False)
+    return (pipeline or tiny_pipeline()).predict(values, horizon, **options)

@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("darts", reason="needs the extra `darts`")
 
-from darts import TimeSeries, concatenate
+from darts import concatenate
 from darts.models.forecasting.foundation_model import FoundationModel
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.models.forecasting.torch_forecasting_model import TorchForecastingModel
@@ -20,31 +20,22 @@ from darts.utils.likelihood_models.torch import GaussianLikelihood
 
 from darts_models import (
     CHUNK,
-    CONTEXT,
     LEVELS,
+    PARAMETERS,
     PASS,
     QUIET,
     covariates,
+    driven,
     model,
+    native,
     quantiles,
     tiny_pipeline,
     walk,
 )
 from moirai_moe_forecaster import MoiraiMoE, MoiraiMoEModel, MoiraiMoEPipeline
-from moirai_moe_forecaster.adapters.darts_module import QUANTILE_SEED
 from moirai_moe_forecaster.errors import InvalidInputError
 
 SERIES = walk()
-PARAMETERS = {"predict_likelihood_parameters": True}
-
-
-def native(
-    series: TimeSeries, horizon: int, pipeline: MoiraiMoEPipeline | None = None, **options: Any
-) -> Any:
-    """Native forecast of the last context of a series, by the seed of quantiles."""
-    options = {"context_length": CONTEXT, "random_state": QUANTILE_SEED} | options
-    values = series.values(copy=False)
-    return (pipeline or tiny_pipeline()).predict(values, horizon, **options)
 
 
 def columns(forecast: Any, levels: list[float] = LEVELS) -> np.ndarray:
@@ -89,10 +80,19 @@ def test_fitting_does_not_train() -> None:
         ({"context": (20, 10)}, "1 <= min_length <= max_length"),
         ({"context": [10, 20]}, "an integer or a `(min_length, max_length)` tuple"),
         ({"context": 0}, "must be >= 1"),
+        ({"chunk": 0}, "output_chunk_length must be an integer of at least 1, got 0"),
+        ({"chunk": 2.5}, "output_chunk_length must be an integer of at least 1, got 2.5"),
+        ({"output_chunk_shift": -1}, "output_chunk_shift must be an integer of at least 0, got -1"),
         ({"use_static_covariates": True}, "does not support static covariates"),
         ({"local_dir": "/nowhere"}, "`local_dir` /nowhere is not a directory"),
         ({"layers": 3}, "no args/kwargs `['layers']`"),
         ({"enable_finetuning": {"thaw": ["*"]}}, "'freeze' or 'unfreeze'"),
+        ({"enable_finetuning": "lora"}, "'freeze', 'unfreeze' and 'lora', got 'lora'"),
+        ({"enable_finetuning": {"lora": 8}}, "a mapping such as {'rank': 8}, got 8"),
+        ({"enable_finetuning": {"lora": {"targets": ["none"]}}}, "'none' matches no weight"),
+        ({"enable_finetuning": {"freeze": ["head.*"]}}, "'head.*' of `enable_finetuning` matches"),
+        ({"enable_finetuning": {"freeze": ["*"]}}, "leaves no parameter to train"),
+        ({"enable_finetuning": {"unfreeze": []}}, "leaves no parameter to train"),
     ],
 )
 def test_bad_arguments_raise_before_any_work(changes: dict[str, Any], message: str) -> None:
@@ -114,11 +114,22 @@ def test_static_covariates_of_a_series_are_left_aside_and_kept() -> None:
     assert forecast.static_covariates.equals(labelled.static_covariates)
 
 
-def test_an_infinite_value_is_an_error_that_says_where() -> None:
-    values = SERIES.values().copy()
-    values[-3] = np.inf
-    with pytest.raises(InvalidInputError, match="infinite"):
-        model().fit(SERIES).predict(3, series=SERIES.with_values(values))
+def test_no_horizon_is_an_error() -> None:
+    for n in (0, -1):
+        with pytest.raises(InvalidInputError, match=f"n must be an integer of at least 1, got {n}"):
+            model().fit(SERIES).predict(n)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("where", ["series", "past_covariates", "future_covariates"])
+def test_an_infinite_value_is_an_error_that_says_where(where: str, training: bool) -> None:
+    known = {"series": SERIES, **covariates()}
+    values = known[where].values().copy()
+    values[len(SERIES) - 3] = np.inf
+    known[where] = known[where].with_values(values)
+    message = rf"{where}: component 0 is infinite at step \d+ of the \d+ of a window; use NaN"
+    with pytest.raises(InvalidInputError, match=message):
+        model(24, 6, enable_finetuning=training, n_epochs=1).fit(**known).predict(3)
 
 
 # --- equal to the native pipeline ---------------------------------------------------------------
@@ -135,17 +146,20 @@ def test_one_shot_quantiles_are_those_of_the_native_pipeline(components: int, dt
 
 
 def test_one_shot_quantiles_with_covariates_and_gaps_are_those_of_the_native_pipeline() -> None:
-    values = SERIES.values().copy()
+    series, known = driven(), covariates()
+    values = series.values().copy()
     values[-20:-15] = np.nan
-    series, known = SERIES.with_values(values), covariates()
-    fitted = model(likelihood=quantiles()).fit(series, **known)
+    series = series.with_values(values)
     past = known["past_covariates"].values()[: len(series)]
     future = known["future_covariates"].values()[: len(series) + CHUNK]
     expected = columns(native(series, CHUNK, past_covariates=past, future_covariates=future))
+    fitted = model(likelihood=quantiles()).fit(series, **known)
     forecast = fitted.predict(CHUNK, **PARAMETERS)
     np.testing.assert_allclose(forecast.values(), expected, rtol=1e-5, atol=1e-5)
-    without = model(likelihood=quantiles()).fit(series).predict(CHUNK, **PARAMETERS)
-    assert np.abs(without.values() - expected).max() > 1e-3
+    for left_out in known:
+        part = {name: given for name, given in known.items() if name != left_out}
+        without = model(likelihood=quantiles()).fit(series, **part).predict(CHUNK, **PARAMETERS)
+        assert np.abs(without.values() - expected).max() > 1e-3
 
 
 def test_the_bundled_checkpoint_is_the_default() -> None:
@@ -181,13 +195,16 @@ def test_a_shifted_chunk_is_the_end_of_a_longer_horizon(likelihood: Any) -> None
 
 
 def test_known_future_covariates_are_missing_in_the_gap_of_a_shift() -> None:
-    known = covariates()["future_covariates"]
-    shifted = model(chunk=6, output_chunk_shift=4).fit(SERIES, future_covariates=known)
-    values = known.values()[: len(SERIES) + 10].copy()
-    values[len(SERIES) : len(SERIES) + 4] = np.nan
-    expected = native(SERIES, 10, future_covariates=values).quantile(0.5)[4:]
-    forecast = shifted.predict(6, future_covariates=known)
-    np.testing.assert_allclose(forecast.values(), expected, rtol=1e-5, atol=1e-5)
+    # moved by the covariate two steps before: after the gap by its values in the gap
+    series, known = driven(lag=2), covariates()["future_covariates"]
+    shifted = model(chunk=6, output_chunk_shift=4).fit(series, future_covariates=known)
+    forecast = shifted.predict(6, future_covariates=known).values()
+    values = known.values()[: len(series) + 10].copy()
+    for missing in (np.nan, 0.0):
+        values[len(series) : len(series) + 4] = missing
+        expected = native(series, 10, future_covariates=values).quantile(0.5)[4:]
+        same = np.allclose(forecast, expected, rtol=1e-5, atol=1e-5)
+        assert same == np.isnan(missing)
 
 
 # --- samples ------------------------------------------------------------------------------------
@@ -264,176 +281,3 @@ def test_darts_own_loop_over_samples_still_works() -> None:
     forecast = fitted.predict(2 * CHUNK + 3, num_samples=3)
     assert forecast.all_values().shape == (2 * CHUNK + 3, 1, 3)
     assert np.isfinite(forecast.all_values()).all()
-
-
-# --- what a forecast must not depend on ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("horizon", [CHUNK, PASS + 8])
-@pytest.mark.parametrize("kind", ["median", "quantiles", "samples"])
-def test_a_forecast_does_not_depend_on_its_batch(kind: str, horizon: int) -> None:
-    panel = [walk(seed=seed, points=70 + 3 * seed) for seed in range(7)]
-    likelihood = None if kind == "median" else quantiles()
-    fitted = model(chunk=horizon, likelihood=likelihood).fit(panel)
-    options: dict[str, Any] = {
-        "median": {},
-        "quantiles": PARAMETERS,
-        "samples": {"num_samples": 5, "random_state": 0},
-    }[kind]
-    together = fitted.predict(horizon, series=panel, **options)
-    small = fitted.predict(horizon, series=panel, batch_size=2, **options)
-    for one, other in zip(together, small, strict=True):
-        np.testing.assert_array_almost_equal(one.all_values(), other.all_values(), 6)
-    for series, forecast in zip(panel, together, strict=True):
-        alone = fitted.predict(horizon, series=series, **options)
-        np.testing.assert_array_almost_equal(alone.all_values(), forecast.all_values(), 6)
-    if kind != "samples":
-        again = fitted.predict(horizon, series=panel, **options)
-        for one, other in zip(together, again, strict=True):
-            np.testing.assert_array_equal(one.all_values(), other.all_values())
-
-
-@pytest.mark.slow
-def test_a_forecast_does_not_depend_on_the_number_of_jobs() -> None:
-    panel = [walk(seed=seed) for seed in range(3)]
-    fitted = model().fit(panel)
-    alone, shared = (fitted.predict(CHUNK, series=panel, n_jobs=jobs) for jobs in (1, 2))
-    for one, other in zip(alone, shared, strict=True):
-        np.testing.assert_array_equal(one.values(), other.values())
-
-
-@pytest.mark.parametrize(
-    ("changes", "options"),
-    [
-        ({}, {}),
-        ({"likelihood": quantiles()}, PARAMETERS),
-        ({"output_chunk_shift": 3}, {}),
-        ({"context": (20, CONTEXT)}, {}),
-        ({"chunk": 4}, {"forecast_horizon": PASS + 4}),
-        ({"likelihood": quantiles()}, {"num_samples": 3, "random_state": 0}),
-        ({}, {"components": 2}),
-        ({}, {"covariates": True}),
-        ({}, {"last_points_only": True, "stride": 3, "start": 0.7}),
-    ],
-    ids=str,
-)
-def test_optimised_historical_forecasts_are_the_plain_ones(
-    changes: dict[str, Any], options: dict[str, Any]
-) -> None:
-    options = {"forecast_horizon": 5, "last_points_only": False, "stride": 7} | options
-    series = [walk(components=options.pop("components", 1)), walk(88, seed=2)]
-    series = series[:1] if series[0].n_components > 1 else series
-    known = {k: [v] * len(series) for k, v in covariates().items()}
-    known = known if options.pop("covariates", False) else {}
-    fitted = model(**changes).fit(series, **known)
-    if "num_samples" in options:
-        # unoptimised, every window is a call, and draws anew
-        fast, slow = (
-            fitted.historical_forecasts(
-                series, retrain=False, enable_optimization=optimised, **options
-            )
-            for optimised in (True, False)
-        )
-        assert [len(part) for part in fast] == [len(part) for part in slow]
-        return
-    fast, slow = (
-        fitted.historical_forecasts(
-            series, retrain=False, enable_optimization=optimised, **known, **options
-        )
-        for optimised in (True, False)
-    )
-    flat = [
-        [f for part in run for f in (part if isinstance(part, list) else [part])]
-        for run in (fast, slow)
-    ]
-    assert len(flat[0]) == len(flat[1]) > 0
-    for one, other in zip(*flat, strict=True):
-        assert one.time_index.equals(other.time_index)
-        np.testing.assert_array_almost_equal(one.all_values(), other.all_values(), 6)
-
-
-def test_a_variable_context_is_the_fixed_one_of_its_length() -> None:
-    panel = [walk(seed=seed, points=points) for seed, points in enumerate((17, 30, 48, 90))]
-    known = covariates()
-    options = {name: [part] * len(panel) for name, part in known.items()}
-    variable = model((10, CONTEXT)).fit(panel, **options)
-    together = variable.predict(CHUNK, series=panel, **options)
-    for series, forecast in zip(panel, together, strict=True):
-        fixed = model(min(len(series), CONTEXT)).fit(series, **known)
-        np.testing.assert_array_almost_equal(forecast.values(), fixed.predict(CHUNK).values(), 6)
-
-
-# --- types and missing values -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fitted_on", "asked_with", "precision", "tolerance"),
-    [
-        (np.float32, np.float32, None, 1e-5),
-        (np.float64, np.float64, None, 1e-5),
-        (np.float16, np.float16, None, 1e-5),
-        (np.float32, np.float64, None, 1e-5),
-        (np.float64, np.float32, None, 1e-5),
-        (np.float32, np.float32, "bf16-mixed", 1e-5),
-        (np.float64, np.float64, "bf16-mixed", 1e-5),
-        (np.float64, np.float64, "32-true", 1e-5),
-        (np.float32, np.float32, "64-true", 1e-5),
-        (np.float32, np.float32, "bf16-true", 0.2),
-    ],
-)
-def test_every_type_of_number_gives_the_same_forecast(
-    fitted_on: type, asked_with: type, precision: str | None, tolerance: float
-) -> None:
-    horizon = PASS + 3
-    # the paths beyond the first pass depend on every bit of the context
-    expected = native(SERIES.astype(asked_with), horizon).quantile(0.5)
-    trainer = {} if precision is None else {"precision": precision}
-    fitted = model(pl_trainer_kwargs=trainer).fit(SERIES.astype(fitted_on))
-    default = torch.get_default_dtype()
-    forecast = fitted.predict(horizon, series=SERIES.astype(asked_with))
-    assert torch.get_default_dtype() == default
-    np.testing.assert_allclose(forecast.values(), expected, rtol=0, atol=tolerance)
-
-
-def test_missing_values_at_the_start_inside_and_everywhere() -> None:
-    fitted = model(likelihood=quantiles()).fit(SERIES)
-
-    def forecast(missing: slice) -> np.ndarray:
-        values = SERIES.values().copy()
-        values[missing] = np.nan
-        return fitted.predict(PASS + 3, series=SERIES.with_values(values)).values()
-
-    assert np.isfinite(forecast(slice(60, 70))).all()
-    assert np.isfinite(forecast(slice(0, 80))).all()
-    assert np.isfinite(forecast(slice(70, None))).all()
-    # nothing is known of it
-    assert np.isnan(forecast(slice(None))).all()
-
-
-def test_a_component_without_values_leaves_the_others_their_forecast() -> None:
-    values = walk(components=3).values().copy()
-    values[:, 1] = np.nan
-    series = SERIES.with_columns_renamed(SERIES.columns[0], "x")
-    series = TimeSeries.from_times_and_values(series.time_index, values)
-    forecast = model().fit(series).predict(5).values()
-    others = TimeSeries.from_times_and_values(series.time_index, values[:, [0, 2]])
-    np.testing.assert_allclose(
-        forecast[:, [0, 2]], model().fit(others).predict(5).values(), atol=1e-6
-    )
-    assert np.isnan(forecast[:, 1]).all()
-
-
-def test_one_series_without_values_leaves_the_others_of_its_batch_their_forecast() -> None:
-    empty = SERIES.with_values(np.full((len(SERIES), 1), np.nan))
-    fitted = model().fit(SERIES)
-    forecasts = fitted.predict(5, series=[empty, SERIES])
-    assert np.isnan(forecasts[0].values()).all()
-    np.testing.assert_allclose(forecasts[1].values(), fitted.predict(5).values(), atol=1e-6)
-
-
-@pytest.mark.parametrize("level", [0.0, 7.0, 1e9])
-def test_a_constant_series_has_a_finite_forecast_near_it(level: float) -> None:
-    constant = SERIES.with_values(np.full((len(SERIES), 1), level))
-    forecast = model().fit(constant).predict(PASS + 3).values()
-    assert np.isfinite(forecast).all()
-    assert np.abs(forecast - level).max() <= 0.1 * max(level, 100)

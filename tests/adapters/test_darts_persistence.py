@@ -80,6 +80,17 @@ def test_a_loaded_model_forecasts_as_the_saved_one(
     assert Path(path).stat().st_size < LARGEST_WITHOUT_WEIGHTS
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+def test_a_model_of_any_precision_is_loaded(precision: str, path: str) -> None:
+    series = SERIES.astype(np.float32)
+    trainer = {"precision": precision}
+    saved = model(enable_finetuning=True, n_epochs=1, pl_trainer_kwargs=trainer).fit(series)
+    saved.save(path)
+    expected = saved.predict(CHUNK, series=series).values()
+    loaded = MoiraiMoEModel.load(path).predict(CHUNK, series=series)
+    np.testing.assert_array_equal(loaded.values(), expected)
+
+
 def test_what_was_loaded_can_be_saved_at_once(path: str, tmp_path: Path) -> None:
     saved = tuned()
     saved.save(path)
@@ -213,6 +224,16 @@ def test_a_copy_forecasts_as_the_original(
     np.testing.assert_array_equal(values(COPIES[way](copied, tmp_path), PASS + 3), expected)
 
 
+def test_a_copy_finds_its_checkpoint_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_checkpoint(), tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    original = fitted(local_dir="checkpoint")
+    monkeypatch.chdir(tmp_path.parent)
+    np.testing.assert_array_equal(values(copy.deepcopy(original)), values(original))
+
+
 def test_only_weights_that_were_trained_are_in_a_pickle() -> None:
     assert len(pickle.dumps(fitted())) < LARGEST_WITHOUT_WEIGHTS
     assert len(pickle.dumps(tuned())) > LARGEST_WITHOUT_WEIGHTS
@@ -255,6 +276,15 @@ def test_a_fitted_model_is_fitted_again_to_other_dimensions(
     assert again.fit(wide).predict(4).n_components == 3
     assert not again.uses_past_covariates
     assert again.fit(SERIES).predict(4).n_components == 1
+
+
+def test_the_type_of_numbers_is_that_of_the_last_fit() -> None:
+    again = model()
+    for dtype, kept in ((np.float32, torch.float32), (np.float64, torch.float64)):
+        for components in (1, 2):
+            again.fit(walk(components=components).astype(dtype))
+        assert again.predict(3).dtype == dtype
+        assert again.model.dtype == kept
 
 
 def test_a_zero_shot_model_forecasts_the_same_after_other_dimensions() -> None:

@@ -15,7 +15,7 @@ import torchmetrics
 from darts import TimeSeries
 from pytorch_lightning.callbacks import EarlyStopping
 
-from darts_models import CHUNK, covariates, model, quantiles, tiny_pipeline, walk
+from darts_models import CHUNK, QUIET, covariates, model, quantiles, tiny_pipeline, walk
 from moirai_moe_forecaster import MoiraiMoEModel
 from moirai_moe_forecaster.errors import ConfigError
 
@@ -77,6 +77,23 @@ def test_training_lowers_the_loss(shift: int) -> None:
     assert loss(6) < loss(1) - 0.01
 
 
+def test_what_is_learnt_is_what_known_covariates_leave_to_the_network() -> None:
+    # they act through a regression on the context, and so are no tokens in training either
+    rng, points = np.random.default_rng(6), 240
+    noise = rng.normal(size=(points, 1))
+    season = np.sin(np.arange(points)[:, None] / 3) + 0.05 * rng.normal(size=(points, 1))
+    base, known = (walk(points).with_values(values) for values in (season, noise))
+
+    def loss(series: TimeSeries, **given: TimeSeries) -> float:
+        options = {"enable_finetuning": True, "n_epochs": 1, "optimizer_kwargs": {"lr": 0.0}}
+        bundled = MoiraiMoEModel(96, 12, batch_size=200, pl_trainer_kwargs=QUIET, **options)
+        return losses(bundled.fit(series, **given))["train_loss"]
+
+    rest, raised = loss(base), base + 2 * known
+    assert loss(raised, future_covariates=known) == pytest.approx(rest, abs=0.05)
+    assert loss(raised) > rest + 0.5
+
+
 @pytest.mark.slow
 def test_missing_values_and_short_series_train() -> None:
     values = SERIES.values().copy()
@@ -92,6 +109,22 @@ def test_weights_of_samples_change_what_is_learnt() -> None:
     assert np.abs(plain - weighted).max() > 1e-6
     zero = SERIES.with_values(np.zeros((len(SERIES), 1)))
     assert changed(tuned(fit={"sample_weight": zero})) == set()
+
+
+def test_a_value_of_weight_zero_is_not_learnt() -> None:
+    # the last value is in no context
+    weights = SERIES.with_values(np.ones((len(SERIES), 1)))
+    weights.all_values(copy=False)[-1] = 0.0
+
+    def loss(last: float, given: TimeSeries | None) -> float:
+        values = SERIES.values().copy()
+        values[-1] = last
+        fit = {"sample_weight": given}
+        still = tuned(SERIES.with_values(values), fit, n_epochs=1, optimizer_kwargs={"lr": 0.0})
+        return losses(still)["train_loss"]
+
+    assert loss(1.0, weights) == pytest.approx(loss(2.0, weights), rel=1e-5)
+    assert loss(1.0, None) != pytest.approx(loss(2.0, None), rel=1e-5)
 
 
 def test_weights_of_samples_may_differ_between_components() -> None:
@@ -137,6 +170,8 @@ def test_defaults_suit_pretrained_weights_and_give_way_to_the_users() -> None:
     assert own.n_epochs == 3
     assert own.trainer_params["gradient_clip_val"] == 5.0
     assert own.pl_module_params["optimizer_kwargs"] == {"lr": 0.1}
+    part = model(enable_finetuning=True, optimizer_kwargs={"weight_decay": 0.1})
+    assert part.pl_module_params["optimizer_kwargs"] == {"lr": 1e-4, "weight_decay": 0.1}
     assert (
         "optimizer_kwargs"
         not in model(enable_finetuning=True, optimizer_cls=torch.optim.SGD).pl_module_params
@@ -160,6 +195,13 @@ def test_what_was_asked_for_forecasts_can_be_trained() -> None:
     assert np.abs(trained.predict(6).values() - before).max() > 0
     np.testing.assert_array_equal(zero_shot.predict(40).values(), expected)
     np.testing.assert_array_equal(model(24, 6).fit(SERIES).predict(40).values(), expected)
+
+
+def test_a_copy_that_was_made_for_forecasts_can_be_trained() -> None:
+    copied = copy.deepcopy(tuned())
+    with torch.inference_mode():
+        before = copied.predict(6).values()
+    assert np.abs(copied.fit(SERIES).predict(6).values() - before).max() > 0
 
 
 def test_training_is_reproducible() -> None:
@@ -265,6 +307,20 @@ def test_weights_with_adapters_load_into_models_without_and_the_reverse(tmp_path
         adapted.predict(6, series=SERIES).values(), full.predict(6).values(), atol=1e-6
     )
     adapted.fit(SERIES)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"), [(True, None), ({"unfreeze": ["network.projection.*"]}, 2)]
+)
+def test_weights_with_adapters_train_as_the_model_they_are_loaded_into(
+    how: Any, count: int | None, tmp_path: Any
+) -> None:
+    path = str(tmp_path / "adapted.pt")
+    tuned(enable_finetuning=LORA).save(path)
+    loaded = model(24, 6, enable_finetuning=how)
+    loaded.load_weights(path)
+    trained = [name for name, part in loaded.model.named_parameters() if part.requires_grad]
+    assert len(trained) == (count or len(list(loaded.model.parameters())))
 
 
 @pytest.mark.parametrize("settings", [{"ranks": 4}, {"rank": 0}, {"targets": []}])

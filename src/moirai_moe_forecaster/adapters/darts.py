@@ -24,15 +24,16 @@ except ImportError as error:
     raise MissingExtraError("darts[torch]", "darts", purpose) from error
 
 from moirai_moe_forecaster.adapters.darts_module import MoiraiMoEModule
+from moirai_moe_forecaster.adapters.darts_tuning import (
+    check_choice,
+    check_matches,
+    lora_settings,
+    set_defaults,
+)
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.lora import LoraConfig
-
-# of fine-tuning, where the user says nothing: Darts' own would undo a pretrained network
-EPOCHS = 10
-LEARNING_RATE, LEARNING_RATE_OF_ADAPTERS = 1e-4, 3e-4
-GRADIENT_NORM = 1.0
 
 _weights_are_beside: ContextVar[bool] = ContextVar("weights_are_beside", default=False)
 
@@ -73,8 +74,9 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     """Zero-shot and fine-tuned forecasts with a pretrained Moirai-MoE network.
 
     Moirai-MoE [1]_ is a sparse mixture-of-experts transformer for time series. ``fit`` trains
-    nothing unless ``enable_finetuning`` says so. Components of a series, and past and future
-    covariates, are forecast jointly; static covariates are left aside. NaN is a missing value.
+    nothing unless ``enable_finetuning`` says so. Components of a series and past covariates are
+    read jointly, future covariates as ``MoiraiMoEPipeline.predict`` does by default; static ones
+    are left aside. NaN is a missing value.
 
     Parameters
     ----------
@@ -117,11 +119,12 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     ------
     ValueError
         If the likelihood is not ``QuantileRegression``, the context longer than the checkpoint was
-        made for, or an argument unknown.
+        made for, the output chunk or its shift no integer in range, or an argument unknown.
     CheckpointError
         If the checkpoint is missing or damaged.
     ConfigError
-        If a setting of ``lora`` is unknown or out of range.
+        If a setting of ``lora`` is unknown or out of range, or a pattern of ``enable_finetuning``
+        matches no parameter.
 
     Notes
     -----
@@ -175,16 +178,17 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
                     f"{type(likelihood).__name__}."
                 )
             )
-        if kwargs.pop("use_static_covariates", False):
+        check_count("output_chunk_length", output_chunk_length)
+        check_count("output_chunk_shift", output_chunk_shift, least=0)
+        if kwargs.get("use_static_covariates"):
             raise_log(ValueError("MoiraiMoEModel does not support static covariates."))
         if local_dir is not None:
-            # safe loading knows no path objects
-            self.model_params["local_dir"] = os.fspath(local_dir)
             if not os.path.isdir(local_dir):
                 raise_log(ValueError(f"`local_dir` {local_dir} is not a directory."))
+            # safe loading knows no path objects, and other processes may be elsewhere
+            self.model_params["local_dir"] = os.path.abspath(local_dir)
         if enable_finetuning:
-            adapters = isinstance(enable_finetuning, dict) and "lora" in enable_finetuning
-            self._set_defaults(LEARNING_RATE_OF_ADAPTERS if adapters else LEARNING_RATE)
+            set_defaults(self.model_params, enable_finetuning)
         self._kept = None
         super().__init__(**kwargs)
         longest = self._checkpoint.max_context_length
@@ -195,15 +199,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
                     f"model's context_length {longest}."
                 )
             )
-
-    def _set_defaults(self, learning_rate: float) -> None:
-        """Train as suits pretrained weights, where the user has not said otherwise."""
-        parameters = self.model_params
-        parameters.setdefault("n_epochs", EPOCHS)
-        if "optimizer_cls" not in parameters:
-            parameters.setdefault("optimizer_kwargs", {"lr": learning_rate})
-        trainer = parameters.get("pl_trainer_kwargs") or {}
-        parameters["pl_trainer_kwargs"] = {"gradient_clip_val": GRADIENT_NORM, **trainer}
+        check_matches(self.enable_finetuning, self._checkpoint.network)
 
     @property
     def supports_static_covariates(self) -> bool:
@@ -297,14 +293,13 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
 
     @property
     def _lora(self) -> dict[str, Any] | None:
-        chosen = self.enable_finetuning
-        return chosen.get("lora") if isinstance(chosen, dict) else None
+        return lora_settings(self.enable_finetuning)
 
     @staticmethod
     def _verify_enable_finetuning(enable_finetuning: Any) -> None:
-        if isinstance(enable_finetuning, dict) and "lora" in enable_finetuning:
-            LoraConfig.from_dict(enable_finetuning["lora"])
-            enable_finetuning = None if len(enable_finetuning) == 1 else enable_finetuning
+        check_choice(enable_finetuning)
+        if lora_settings(enable_finetuning) is not None and len(enable_finetuning) == 1:
+            return
         FoundationModel._verify_enable_finetuning(enable_finetuning)
 
     def _setup_finetuning(self, model: MoiraiMoEModule) -> None:
@@ -312,9 +307,14 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             super()._setup_finetuning(model)
 
     def _init_model(self, trainer: Any = None) -> MoiraiMoEModule:
-        if trainer is None and self.train_sample.past_target.dtype == np.float16:
-            # Darts would choose bfloat16, and round the series to its 8 bits before they are seen
-            self.trainer_params.setdefault("precision", "32-true")
+        if trainer is None and "precision" not in (
+            self.model_params.get("pl_trainer_kwargs") or {}
+        ):
+            # the one of an earlier fit, to series of another type
+            self.trainer_params.pop("precision", None)
+            if self.train_sample.past_target.dtype == np.float16:
+                # Darts would choose bfloat16, and round the series to its 8 bits at once
+                self.trainer_params["precision"] = "32-true"
         module = super()._init_model(trainer)
         self._kept = None
         return module

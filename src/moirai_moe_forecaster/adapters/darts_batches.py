@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.series import Array, Series
@@ -28,16 +29,22 @@ def read_batch(batch: Any, shift: int, horizon: int) -> list[Series]:
         Steps between context and forecast, at which known-future covariates are missing.
     horizon : int
         Steps of `future_covariates` to use.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is infinite.
     """
-    target = _numbers(batch.past_target)
+    target = read_numbers("series", batch.past_target)
     size, length = target.shape[:2]
-    past = _numbers(batch.past_covariates, (size, length, 0))
-    history = _numbers(batch.historic_future_covariates, (size, length, 0))
-    ahead = _numbers(batch.future_covariates, (size, horizon, 0))[:, :horizon]
+    past = read_numbers("past_covariates", batch.past_covariates, (size, length, 0))
+    known = "future_covariates"
+    history = read_numbers(known, batch.historic_future_covariates, (size, length, 0))
+    ahead = read_numbers(known, batch.future_covariates, (size, horizon, 0))[:, :horizon]
     gap = np.full((size, shift, ahead.shape[2]), np.nan)
     future = np.concatenate((history, gap, ahead), 1)
-    known = [~np.isnan(part).all(2) for part in (target, past, history)]
-    start = np.logical_or.reduce(known).argmax(1)
+    seen = [~np.isnan(part).all(2) for part in (target, past, history)]
+    start = np.logical_or.reduce(seen).argmax(1)
     return [
         Series(*(np.ascontiguousarray(part[row, first:].T) for part in (target, past, future)))
         for row, first in enumerate(start)
@@ -81,12 +88,23 @@ def as_tensor(values: Array, like: Tensor) -> Tensor:
     return torch.from_numpy(values).to(like.device, like.dtype if wide else torch.float32)
 
 
-def as_doubles(tensor: Tensor) -> Tensor:
-    """Move a tensor to the CPU in float64, in which values are standardised."""
-    return tensor.detach().cpu().double()
+def read_numbers(
+    name: str, tensor: Tensor | None, shape: tuple[int, int, int] = (0, 0, 0)
+) -> Array:
+    """Move a tensor to the CPU in float64, in which values are standardised; None is empty.
 
-
-def _numbers(tensor: Tensor | None, shape: tuple[int, int, int] | None = None) -> Array:
+    Raises
+    ------
+    InvalidInputError
+        If a value is infinite.
+    """
     if tensor is None:
-        return np.empty(shape or ())
-    return as_doubles(tensor).numpy()
+        return np.empty(shape)
+    values = tensor.detach().cpu().double().numpy()
+    if (infinite := np.isinf(values)).any():
+        _, step, component = np.argwhere(infinite)[0]
+        raise InvalidInputError(
+            f"{name}: component {component} is infinite at step {step} of the {len(values[0])} of "
+            "a window; use NaN for a missing value"
+        )
+    return values

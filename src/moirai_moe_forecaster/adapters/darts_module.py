@@ -18,16 +18,17 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from moirai_moe_forecaster.adapters.darts_batches import (
-    as_doubles,
     as_tensor,
     forecast_arrays,
     read_batch,
+    read_numbers,
 )
 from moirai_moe_forecaster.checkpoint import hollow_network
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.series import Array, Series
-from moirai_moe_forecaster.training.continuation import continuation_losses
+from moirai_moe_forecaster.training.continuation import continuation_losses, left_to_network
 from moirai_moe_forecaster.training.lora import LoraConfig, add_lora, merge_lora, remove_lora
 
 EXTRA_STATE = "_extra_state"
@@ -125,7 +126,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
 
         Darts' own step calls `forward` once per sample and chunk.
         """
-        shift, n = self.output_chunk_shift, self.pred_n
+        shift, n = self.output_chunk_shift, check_count("n", self.pred_n)
         contexts = read_batch(batch, shift, n)
         if self.likelihood is None or self.predict_likelihood_parameters:
             quantiles = self._quantiles(contexts, shift + n)[:, :, shift:]
@@ -151,9 +152,13 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         """Mean negative log-likelihood of the observed values, weighted as the user asks."""
         shift, steps = self.output_chunk_shift, batch.future_target.shape[1]
         contexts = read_batch(batch, shift, steps)
-        future = as_doubles(batch.future_target).mT
+        future = torch.from_numpy(read_numbers("series", batch.future_target)).mT
         gap = torch.full((*future.shape[:2], shift), torch.nan, dtype=future.dtype)
-        losses, scored = continuation_losses(self.network, contexts, torch.cat((gap, future), -1))
+        future = torch.cat((gap, future), -1)
+        with self._forecasting() as pipeline:
+            if pipeline.regresses() and len(contexts[0].future):
+                contexts, future = left_to_network(self.network, contexts, future)
+        losses, scored = continuation_losses(self.network, contexts, future)
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)
         return losses.sum() / scored.sum().clamp_min(1)
@@ -176,13 +181,19 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
     def _read(
         self, contexts: Sequence[Series], horizon: int, read: Any, *args: Any, **options: Any
     ) -> Array:
+        with self._forecasting() as pipeline:
+            return forecast_arrays(pipeline, contexts, horizon, read, *args, **options)
+
+    @contextmanager
+    def _forecasting(self) -> Iterator[MoiraiMoEPipeline]:
+        """Put the native interface around the network for a while."""
         training = self.network.training
         # adapters are added to their weights once, not at every use
         with _numbers_as_they_are(self.device), parametrize.cached():
-            pipeline = MoiraiMoEPipeline(self.network)
-            values = forecast_arrays(pipeline, contexts, horizon, read, *args, **options)
-        self.network.train(training)
-        return values
+            try:
+                yield MoiraiMoEPipeline(self.network)
+            finally:
+                self.network.train(training)
 
 
 @contextmanager

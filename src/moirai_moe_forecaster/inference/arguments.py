@@ -12,10 +12,10 @@ from moirai_moe_forecaster.errors import InvalidInputError
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def check_count(name: str, value: Any) -> int:
-    """Return an integer of at least 1, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """Return an integer of at least `least`, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -70,6 +72,33 @@ def continuation_losses(
     losses = -mixture.log_prob(torch.where(scored, values, 0.0).view(mixture.shape))
     losses = torch.where(scored, losses.flatten(2), 0.0)
     return losses[..., :horizon], scored[..., :horizon]
+
+
+def left_to_network(
+    network: MoiraiMoE, group: Sequence[Series], future: Tensor
+) -> tuple[list[Series], Tensor]:
+    """Take out what a forecast finds by regression on known-future covariates.
+
+    A network that is to forecast the rest has to learn from the rest: one that was shown the
+    covariates as tokens would come to rely on what it is not given later.
+
+    Parameters
+    ----------
+    network, group, future
+        As for `continuation_losses`.
+
+    Returns
+    -------
+    rests : list of Series
+        Without known-future covariates.
+    future : Tensor, (series, target, time)
+        What is left of it.
+    """
+    length = max(series.target.shape[1] for series in group)
+    rests, effects = take_out(
+        network, group, Load(network.config, length, future.shape[2], 1, False)
+    )
+    return rests, future - torch.from_numpy(np.stack(effects))
 
 
 def _following(

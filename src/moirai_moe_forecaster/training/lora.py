@@ -87,8 +87,12 @@ class LoraConfig:
         Raises
         ------
         ConfigError
-            If a name is unknown.
+            If a name is unknown, or `values` is no mapping.
         """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"LoRA settings must be a mapping such as {{'rank': 8}}, got {values!r}"
+            )
         renamed = {ALIASES.get(name, name): value for name, value in values.items()}
         known = [field.name for field in fields(cls)]
         if unknown := sorted(renamed.keys() - set(known)):
