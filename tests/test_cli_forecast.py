@@ -169,6 +169,30 @@ def test_a_row_is_known_by_its_line_in_the_file(
     assert "row 7 holds 'year" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "store,date,sold\n"])
+def test_an_empty_file_is_called_so(
+    text: str, file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(text)
+    assert run(file, model, "--quiet") == 1
+    assert f"{file} has no rows; give a line of column names" in capsys.readouterr().err
+
+
+def test_one_value_that_is_no_number_is_the_row_that_is_named(
+    file: Path, sales: pd.DataFrame, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sold = sales["sold"].astype(str).where(sales.index != 5, "oops")
+    sales.assign(sold=sold).to_csv(file, index=False)
+    assert run(file, model, "--quiet") == 1
+    assert "row 7 holds 'oops'; correct it" in capsys.readouterr().err
+
+
+def test_usage_puts_the_file_first(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["forecast", "--horizon", "4", "--covariates", "price", str(file)])
+    assert "usage: moirai-moe forecast DATA [options]" in capsys.readouterr().err
+
+
 def test_a_future_without_the_covariates_is_refused(
     file: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
