@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster import cli
+from moirai_moe_forecaster import cli, cli_forecast
+from moirai_moe_forecaster.inference.frame import forecast_frame
+from moirai_moe_forecaster.inference.panel import Columns
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 
@@ -103,6 +105,33 @@ def test_covariates_are_known_ahead_if_the_future_holds_them(
         expected = pipeline.predict_df(sales, 4, random_state=0, **COLUMNS, **options)
         written = pd.read_csv(output)
         np.testing.assert_allclose(written["median"], expected["median"], rtol=1e-5)
+
+
+def test_seed_and_context_are_passed_on(file: Path, model: str, tmp_path: Path) -> None:
+    # paths are drawn by the very bits of the context, which a file may round
+    sales, output = pd.read_csv(file), tmp_path / "out.csv"
+    own = ["--quiet", "-o", str(output), "--horizon", "40", "--seed", "3", "--context-length", "24"]
+    assert run(file, model, *own) == 0
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    expected = pipeline.predict_df(sales, 40, random_state=3, context_length=24, **COLUMNS)
+    np.testing.assert_allclose(pd.read_csv(output)["0.9"], expected["0.9"], rtol=1e-4)
+    other = pipeline.predict_df(sales, 40, random_state=0, context_length=24, **COLUMNS)
+    assert not np.allclose(other["0.9"], expected["0.9"], rtol=1e-4)
+
+
+def test_a_picture_has_axes_for_every_target(sales: pd.DataFrame, model: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra plot, is not installed")
+    columns = Columns("store", "date", ["sold", "price"], [], [])
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    result = forecast_frame(pipeline, sales, None, columns, 4, random_state=0)
+    axes = [ax for ax in cli_forecast.draw(result).axes if ax.get_visible()]
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles == ["north, sold", "north, price", "south, sold", "south, price"]
+    for ax, (series, variate) in zip(axes, np.ndindex(2, 2), strict=True):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        own = sales[sales["store"] == ["north", "south"][series]]
+        np.testing.assert_array_equal(drawn["history"], own[columns.targets[variate]])
+        np.testing.assert_array_equal(drawn["median"], result.forecast.median[series, :, variate])
 
 
 def test_a_picture_is_drawn_of_every_series(file: Path, model: str, tmp_path: Path) -> None:

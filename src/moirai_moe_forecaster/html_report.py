@@ -173,7 +173,8 @@ def _fans(
     for item, row, windows in zip(items, cuts, forecasts, strict=True):
         times = _times(item)
         for position, variate in enumerate(item.variates):
-            names.append(str(item.name) if len(item.variates) == 1 else f"{item.name}, {variate}")
+            parts = [item.name] if len(item.variates) == 1 else [item.name, variate]
+            names.append(", ".join(_text(str(part)) for part in parts))
             traces = _traces(item.values[:, position], times, row, windows, position)
             figure.add_traces(traces)
             owners += [len(names) - 1] * len(traces)
@@ -181,7 +182,7 @@ def _fans(
         trace.visible = owner == 0
     buttons = [
         {
-            "label": _text(name),
+            "label": name,
             "method": "restyle",
             "args": ["visible", [o == number for o in owners]],
         }
@@ -320,7 +321,8 @@ def _html(figure: Any) -> str:
 
 def _text(name: str) -> str:
     """A name that plotly draws as it stands, no markup, short enough to leave room for more."""
-    short = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    half = MOST_LETTERS // 2
+    short = name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}"
     return html.escape(short, quote=False)
 
 

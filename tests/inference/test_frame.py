@@ -72,7 +72,8 @@ def test_the_order_of_rows_does_not_matter(pipeline: MoiraiMoEPipeline) -> None:
     shuffled = df.sample(frac=1, random_state=3)
     expected = predict(pipeline, df).sort_values(["shop", "when"], ignore_index=True)
     result = predict(pipeline, shuffled).sort_values(["shop", "when"], ignore_index=True)
-    pd.testing.assert_frame_equal(result, expected)
+    # the order within a pass may round differently
+    pd.testing.assert_frame_equal(result, expected, rtol=1e-4, atol=1e-4)
     assert list(predict(pipeline, shuffled)["shop"].unique()) == list(shuffled["shop"].unique())
 
 
