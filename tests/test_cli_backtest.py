@@ -70,6 +70,36 @@ def test_scores_are_those_of_the_library(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_levels_step_and_season_are_passed_on(
+    airline: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "scores.csv"
+    command = ["backtest", str(airline), "--timestamp", "month", "--target", "sold", "--quiet"]
+    command += ["--horizon", "4", "--windows", "2", "--step", "2", "--levels", "0.05,0.95"]
+    command += ["--seasonality", "6", "--no-peers", "--model", model, "-o", str(output)]
+    assert cli.main(command) == 0
+    expected = backtest(
+        naive_quantiles,
+        load_airline().to_timestamp(),
+        horizon=4,
+        windows=2,
+        step=2,
+        quantile_levels=[0.05, 0.95],
+        seasonality=6,
+    )
+    written = pd.read_csv(output)
+    own = written[written["model"] == "seasonal naive"]
+    for column in ("n_train", "MASE", "WQL"):
+        np.testing.assert_allclose(own[column], expected[column], rtol=1e-5)
+    table = capsys.readouterr().out.splitlines()
+    (header,) = (line for line in table if "relative MASE" in line)
+    (line,) = (line for line in table if line.startswith("Moirai-MoE"))
+    mase, _, relative = line.removeprefix("Moirai-MoE").split()[:3]
+    naive = own["MASE"].mean()
+    assert header.split()[:2] == ["MASE", "WQL"]
+    assert float(relative) == pytest.approx(float(mase) / naive, rel=1e-3)
+
+
 def test_a_panel_in_parquet(panel: Path, model: str, tmp_path: Path) -> None:
     output = tmp_path / "scores.parquet"
     command = ["backtest", str(panel), "--horizon", "3", "--seasonality", "7", "--quiet"]

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster import cli
+from moirai_moe_forecaster import cli, cli_forecast
+from moirai_moe_forecaster.inference.frame import forecast_frame
+from moirai_moe_forecaster.inference.panel import Columns
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 
@@ -105,6 +107,33 @@ def test_covariates_are_known_ahead_if_the_future_holds_them(
         np.testing.assert_allclose(written["median"], expected["median"], rtol=1e-5)
 
 
+def test_seed_and_context_are_passed_on(file: Path, model: str, tmp_path: Path) -> None:
+    # paths are drawn by the very bits of the context, which a file may round
+    sales, output = pd.read_csv(file), tmp_path / "out.csv"
+    own = ["--quiet", "-o", str(output), "--horizon", "40", "--seed", "3", "--context-length", "24"]
+    assert run(file, model, *own) == 0
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    expected = pipeline.predict_df(sales, 40, random_state=3, context_length=24, **COLUMNS)
+    np.testing.assert_allclose(pd.read_csv(output)["0.9"], expected["0.9"], rtol=1e-4)
+    other = pipeline.predict_df(sales, 40, random_state=0, context_length=24, **COLUMNS)
+    assert not np.allclose(other["0.9"], expected["0.9"], rtol=1e-4)
+
+
+def test_a_picture_has_axes_for_every_target(sales: pd.DataFrame, model: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib, of the extra plot, is not installed")
+    columns = Columns("store", "date", ["sold", "price"], [], [])
+    pipeline = MoiraiMoEPipeline.from_pretrained(model)
+    result = forecast_frame(pipeline, sales, None, columns, 4, random_state=0)
+    axes = [ax for ax in cli_forecast.draw(result).axes if ax.get_visible()]
+    titles = [ax.get_title(loc="left") for ax in axes]
+    assert titles == ["north, sold", "north, price", "south, sold", "south, price"]
+    for ax, (series, variate) in zip(axes, np.ndindex(2, 2), strict=True):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        own = sales[sales["store"] == ["north", "south"][series]]
+        np.testing.assert_array_equal(drawn["history"], own[columns.targets[variate]])
+        np.testing.assert_array_equal(drawn["median"], result.forecast.median[series, :, variate])
+
+
 def test_a_picture_is_drawn_of_every_series(file: Path, model: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib, of the extra plot, is not installed")
     picture = tmp_path / "sales.svg"
@@ -167,6 +196,30 @@ def test_a_row_is_known_by_its_line_in_the_file(
     file.write_text("\n".join(lines))
     assert run(file, model, "--quiet") == 1
     assert "row 7 holds 'year" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "store,date,sold\n"])
+def test_an_empty_file_is_called_so(
+    text: str, file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(text)
+    assert run(file, model, "--quiet") == 1
+    assert f"{file} has no rows; give a line of column names" in capsys.readouterr().err
+
+
+def test_one_value_that_is_no_number_is_the_row_that_is_named(
+    file: Path, sales: pd.DataFrame, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sold = sales["sold"].astype(str).where(sales.index != 5, "oops")
+    sales.assign(sold=sold).to_csv(file, index=False)
+    assert run(file, model, "--quiet") == 1
+    assert "row 7 holds 'oops'; correct it" in capsys.readouterr().err
+
+
+def test_usage_puts_the_file_first(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["forecast", "--horizon", "4", "--covariates", "price", str(file)])
+    assert "usage: moirai-moe forecast DATA [options]" in capsys.readouterr().err
 
 
 def test_a_future_without_the_covariates_is_refused(

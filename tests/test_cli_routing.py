@@ -89,6 +89,15 @@ def test_one_group_needs_no_agreement(
     assert "agreement" not in capsys.readouterr().out
 
 
+def test_ids_without_a_label_are_one_group(
+    table: pd.DataFrame, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "partly.csv"
+    table.assign(region=table["region"].where(table["item_id"] == "a")).to_csv(file, index=False)
+    assert cli.main(["routing", str(file), "--model", model, "--quiet", "--by", "region"]) == 0
+    assert "3 series in 2 groups by region" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("by", "message"),
     [

@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster import cli
+from moirai_moe_forecaster import backtest, cli, html_report
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
@@ -38,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "price": rng.normal(size=60),
             }
         )
-        for name in ("north", "<b>south</b>")
+        for name in ("north", "<b>south</b></script><script>document.title='gone'</script>")
     ]
     data, file = folder / "<data>.csv", folder / "report.html"
     pd.concat(parts).to_csv(data, index=False)
@@ -65,6 +66,85 @@ def test_the_page_holds_scores_and_no_foreign_markup(page: Path) -> None:
         assert part in text
     assert "2 series, 4 windows, 6 steps ahead" in text
     assert "<b>" not in text
+    assert "gone" not in text
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `backtest_page` draws, in this order: forecasts, calibration, routing."""
+    drawn: list[Any] = []
+    write = html_report._html
+    monkeypatch.setattr(html_report, "_html", lambda figure: drawn.append(figure) or write(figure))
+    return drawn
+
+
+def test_the_pictures_show_the_numbers(
+    figures: list[Any], monkeypatch: pytest.MonkeyPatch, long_names: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(html_report, "MOST_SERIES", 2)
+    rng = np.random.default_rng(0)
+    keys = [*long_names, "left out"]
+    index = pd.MultiIndex.from_product([keys, pd.date_range("2020-01-01", periods=60)])
+    y = pd.DataFrame(rng.normal(size=(180, 2)).cumsum(0), index, columns=["in", "out"])
+    X = pd.DataFrame({"price": rng.normal(size=180)}, index)
+    y.iloc[[1, 3, 58], 1] = np.nan
+    pipeline = MoiraiMoEPipeline(tiny_network())
+    result = backtest(pipeline, y, horizon=6, windows=2, X=X)
+    page = html_report.backtest_page(pipeline, y, result, result, "data", X=X)
+    assert "3 series, 6 windows, 6 steps ahead" in page
+    assert "Pictures show the first 2 series." in page
+    fans, calibration, loads = figures
+
+    # forecasts: the menu's second entry shows the second variate of the first series, no other
+    first = y.loc[keys[0]]
+    labels = [button.label for button in fans.layout.updatemenus[0].buttons]
+    short = ["&lt;" + 15 * "x" + "…" + 15 * "x" + end for end in "12"]
+    assert labels == [f"{name}, {variate}" for name in short for variate in ("in", "out")]
+    (shown,) = fans.layout.updatemenus[0].buttons[1].args[1:]
+    traces = [trace for trace, own in zip(fans.data, shown, strict=True) if own]
+    assert len(traces) == len(fans.data) / 4
+    *windows, truth = traces
+    np.testing.assert_array_equal(truth.y, first["out"])
+    assert list(np.flatnonzero(truth.marker.size)) == [0, 2, 59]
+    forecasts = []
+    for cut, (wide, narrow, median) in zip((48, 54), (windows[:3], windows[3:]), strict=True):
+        known = X.loc[keys[0]].iloc[: cut + 6]
+        forecast = pipeline.predict(first[:cut], 6, future_covariates=known, random_state=0)
+        forecasts.append(forecast)
+        assert list(median.x) == list(first.index[cut : cut + 6])
+        np.testing.assert_allclose(median.y, forecast.median[:, 1], rtol=1e-4)
+        for band, coverage in ((wide, 0.8), (narrow, 0.5)):
+            lower, upper = (edge[:, 1] for edge in forecast.interval(coverage))
+            np.testing.assert_allclose(band.y, [*upper, *lower[::-1]], rtol=1e-4)
+
+    # calibration, of both series
+    levels = []
+    for key in keys[:2]:
+        for cut in (48, 54):
+            own, known = y.loc[key], X.loc[key].iloc[: cut + 6]
+            forecast = pipeline.predict(own[:cut], 6, future_covariates=known, random_state=0)
+            levels.append(forecast.cdf(own[cut : cut + 6].to_numpy()))
+    levels = np.ravel(levels)
+    levels = levels[~np.isnan(levels)]
+    assert len(levels) == 47
+    _, inside, density = calibration.data
+    expected = [(abs(levels - 0.5) <= share / 2).mean() for share in inside.x]
+    np.testing.assert_allclose(inside.y, expected)
+    assert sum(density.y) == pytest.approx(10)
+
+    # routing, by layer
+    table = pipeline.routing([y.loc[key] for key in keys[:2]]).load("series")
+    for layer, heat in enumerate(loads.data):
+        share = table.loc[table["layer"] == layer, "share"].to_numpy().reshape(2, -1)
+        np.testing.assert_allclose(heat.z, share)
+    assert list(loads.layout.yaxis.ticktext) == short
+    assert len({*loads.data[0].y}) == 2
+
+
+@pytest.fixture
+def long_names() -> tuple[str, str]:
+    """Names that differ only where they are cut off."""
+    return "<" + 50 * "x" + "1", "<" + 50 * "x" + "2"
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium to open the page in")
@@ -77,5 +157,6 @@ def test_a_browser_without_a_network_draws_all_pictures(page: Path, tmp_path: Pa
     )
     drawn = without_scripts(done.stdout)
     assert drawn.count('class="plotly-graph-div') == drawn.count("js-plotly-plot") == 3
+    assert "<title>Backtest of" in drawn
     for part in ("80% interval", "median", "Coverage of intervals", "layer 2", "north, in"):
         assert part in drawn, f"{part!r} was not drawn"

@@ -126,13 +126,23 @@ def test_agreement_is_what_groups_have_in_common() -> None:
     assert table.to_dict() == {("a", "b"): 1.0, ("a", "c"): 0.5, ("b", "c"): 0.5}
 
 
+def test_series_without_a_label_are_a_group(report: RoutingReport) -> None:
+    labelled = report.with_labels(group=["a", None, "a", None])
+    for table in (labelled.load("group"), labelled.entropy("group")):
+        assert [str(group) for group in table["group"].unique()] == ["a", "nan"]
+    np.testing.assert_allclose(
+        labelled.entropy("group")["entropy"], report.entropy("kind_of")["entropy"]
+    )
+
+
 def test_labels_belong_to_series_in_order(report: RoutingReport) -> None:
     labels = report.tokens.groupby("series")["kind_of"].first()
     assert list(labels) == ["a", "b", "a", "b"]
     with pytest.raises(InvalidInputError, match="has 2 values; expected 4"):
         report.with_labels(kind_of=["a", "b"])
-    with pytest.raises(InvalidInputError, match="a name other than"):
-        report.with_labels(series=[1, 2, 3, 4])
+    for taken in ("series", "layer", "share", "entropy"):
+        with pytest.raises(InvalidInputError, match=f"may not be called '{taken}'"):
+            report.with_labels(**{taken: [1, 2, 3, 4]})
 
 
 def test_bad_groups_are_named(report: RoutingReport) -> None:
@@ -147,6 +157,29 @@ def test_forecasts_do_not_change(pipeline: MoiraiMoEPipeline) -> None:
     before = pipeline.predict(y, 40, random_state=0).mean
     pipeline.routing(y)
     np.testing.assert_array_equal(pipeline.predict(y, 40, random_state=0).mean, before)
+
+
+def test_padding_is_not_reported(pipeline: MoiraiMoEPipeline) -> None:
+    # 8 and 9 patches go through the network in one pass
+    series = [walk(120), walk(144, seed=1)]
+    report = pipeline.routing(series)
+    assert list(report.tokens["patch"]) == [*range(8), *range(9)]
+    alone = [pipeline.routing(y).experts for y in series]
+    np.testing.assert_array_equal(report.experts, np.concatenate(alone, 1))
+
+
+def test_loads_of_many_groups_are_counted_in_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    tokens = pd.DataFrame({"series": np.repeat(np.arange(20_000), 2)})
+    experts = rng.integers(0, 8, (4, 40_000, 2)).astype(np.int16)
+    report = RoutingReport(tokens, experts, np.full(experts.shape, 0.5, np.float32), 8)
+    started = time.perf_counter()
+    load = report.load("series")
+    assert time.perf_counter() - started < 4
+    assert len(load) == 20_000 * 4 * 8
+    own = load[(load["series"] == 123) & (load["layer"] == 2)]
+    expected = np.bincount(experts[2, 246:248].ravel(), minlength=8) / 4
+    np.testing.assert_allclose(own["share"], expected)
 
 
 def test_many_groups_are_compared_in_a_moment() -> None:

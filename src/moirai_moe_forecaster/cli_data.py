@@ -38,6 +38,8 @@ class Data(NamedTuple):
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the file and the options that name its columns."""
+    # by itself argparse puts the file last, where an option of several names swallows it
+    parser.usage = "%(prog)s DATA [options]"
     parser.add_argument(
         "data", type=file_type(TABLES), metavar="DATA", help="a .csv or .parquet file"
     )
@@ -111,8 +113,12 @@ def read_file(file: Path, identifier: str | None = None) -> pd.DataFrame:
         table = pd.read_csv(file, converters=dict.fromkeys(names, _text))
     except ImportError as error:
         raise MissingExtraError("pyarrow", "train", f"reading {file}") from error
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame()
     except ValueError as error:
         raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    if table.empty:
+        raise InvalidInputError(f"{file} has no rows; give a line of column names and one per time")
     return table.set_axis(range(2, len(table) + 2))
 
 

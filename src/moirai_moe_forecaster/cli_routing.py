@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     report = pipeline.routing(frame.series, progress=not arguments.quiet)
     report = report.with_labels(**{arguments.by: labels})
-    _print_layers(report, arguments.by, len(set(labels)))
+    _print_layers(report, arguments.by)
     if arguments.output is not None:
         write_table(report.load(arguments.by), arguments.output)
         print(f"\nloads: {arguments.output.resolve()}")
@@ -102,7 +102,8 @@ def _labels(by: str, data: Data, frame: LongFrame) -> list[object]:
     return [*groups.first().reindex(ids)]
 
 
-def _print_layers(report: RoutingReport, by: str, groups: int) -> None:
+def _print_layers(report: RoutingReport, by: str) -> None:
+    groups = report.tokens[by].nunique(dropna=False)
     tokens, experts = len(report.tokens), report.num_experts
     per_token = report.experts.shape[-1]
     print(

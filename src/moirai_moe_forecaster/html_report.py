@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from moirai_moe_forecaster import __version__
 from moirai_moe_forecaster.errors import MissingExtraError
 from moirai_moe_forecaster.evaluation.panel import Item, match_items, read_items
+from moirai_moe_forecaster.plotting.points import lonely
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 MOST_SERIES = 24
+MOST_LETTERS = 32
+DOT = 4
 MOST_HISTORY = 500
 BANDS = ((0.8, "rgba(0, 114, 178, 0.2)"), (0.5, "rgba(0, 114, 178, 0.35)"))
 FUTURE, PAST, NOMINAL = "#0072B2", "#222222", "#888888"
@@ -170,14 +173,19 @@ def _fans(
     for item, row, windows in zip(items, cuts, forecasts, strict=True):
         times = _times(item)
         for position, variate in enumerate(item.variates):
-            names.append(str(item.name) if len(item.variates) == 1 else f"{item.name}, {variate}")
+            parts = [item.name] if len(item.variates) == 1 else [item.name, variate]
+            names.append(", ".join(_text(str(part)) for part in parts))
             traces = _traces(item.values[:, position], times, row, windows, position)
             figure.add_traces(traces)
             owners += [len(names) - 1] * len(traces)
     for trace, owner in zip(figure.data, owners, strict=True):
         trace.visible = owner == 0
     buttons = [
-        {"label": name, "method": "restyle", "args": ["visible", [o == number for o in owners]]}
+        {
+            "label": name,
+            "method": "restyle",
+            "args": ["visible", [o == number for o in owners]],
+        }
         for number, name in enumerate(names)
     ]
     figure.update_layout(
@@ -225,8 +233,14 @@ def _traces(
                 showlegend=number == 0,
             )
         )
-    line = {"color": PAST, "width": 1.2}
-    truth = go.Scatter(x=times[first:], y=values[first:], mode="lines", line=line, name="truth")
+    truth = go.Scatter(
+        x=times[first:],
+        y=values[first:],
+        mode="lines+markers",
+        line={"color": PAST, "width": 1.2},
+        marker={"color": PAST, "size": DOT * lonely(values[first:])},
+        name="truth",
+    )
     return [*traces, truth]
 
 
@@ -273,18 +287,24 @@ def _loads(report: Any, names: Sequence[str]) -> Any:
         subplot_titles=[f"layer {layer + 1}" for layer in layers],
     )
     order = list(dict.fromkeys(names))
+    rows = [html.escape(name, quote=False) for name in order]
     for layer in layers:
-        rows = table[table["layer"] == layer]
-        shares = rows["share"].to_numpy().reshape(len(order), -1)
+        own = table[table["layer"] == layer]
+        shares = own["share"].to_numpy().reshape(len(order), -1)
         heat = go.Heatmap(
             z=shares,
-            y=order,
+            y=rows,
             coloraxis="coloraxis",
             hovertemplate="%{y}, expert %{x}: %{z:.0%}<extra></extra>",
         )
         figure.add_trace(heat, row=1, col=layer + 1)
         figure.update_xaxes(title_text="expert", row=1, col=layer + 1)
-    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_yaxes(
+        autorange="reversed",
+        type="category",
+        tickvals=rows,
+        ticktext=[_text(name) for name in order],
+    )
     figure.update_layout(
         coloraxis={"colorscale": "Blues", "cmin": 0, "colorbar": {"tickformat": ".0%"}}
     )
@@ -297,6 +317,13 @@ def _html(figure: Any) -> str:
     figure.update_layout(template="plotly_white", height=height, margin={"l": 50, "r": 20, "b": 50})
     config = {"displaylogo": False, "responsive": True}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
+
+
+def _text(name: str) -> str:
+    """A name that plotly draws as it stands, no markup, short enough to leave room for more."""
+    half = MOST_LETTERS // 2
+    short = name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}"
+    return html.escape(short, quote=False)
 
 
 def _times(item: Item) -> NDArray[Any]:

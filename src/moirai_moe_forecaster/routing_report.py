@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 COLUMNS = ("series", "variate", "kind", "patch")
+# what the tables call their own columns
+TAKEN = {*COLUMNS, "layer", "rank", "expert", "weight", "share", "entropy", "effective_experts"}
 
 
 class RoutingReport:
@@ -85,15 +87,19 @@ class RoutingReport:
         Raises
         ------
         InvalidInputError
-            If there are not as many values as series, or a name is a column already.
+            If there are not as many values as series, or a name is that of a column of the tables.
         """
         series = self.tokens["series"].unique()
         tokens = self.tokens
         for name, values in labels.items():
-            if len(values) != len(series) or name in COLUMNS:
+            if len(values) != len(series):
                 raise InvalidInputError(
                     f"label {name!r} has {len(values)} values; expected {len(series)}, one per "
-                    f"series, and a name other than {', '.join(COLUMNS)}"
+                    "series"
+                )
+            if name in TAKEN:
+                raise InvalidInputError(
+                    f"a label may not be called {name!r}, as a column of the report is; rename it"
                 )
             known = dict(zip(series, values, strict=True))
             tokens = tokens.assign(**{name: tokens["series"].map(known)})
@@ -129,8 +135,7 @@ class RoutingReport:
             layer; 1 / num_experts if balanced) and ``weight`` (share of the weights).
         """
         groups, code = self._groups(by)
-        shares = [self._shares(code == number) for number in range(len(groups))]
-        weights = [self._shares(code == number, weighted=True) for number in range(len(groups))]
+        shares, weights = self._shares(code), self._shares(code, weighted=True)
         index = pd.MultiIndex.from_product(
             [groups, range(self.num_layers), range(self.num_experts)],
             names=[by or "all", "layer", "expert"],
@@ -157,7 +162,8 @@ class RoutingReport:
         load = self.load(by)
         keys = [by, "layer"] if by else ["layer"]
         terms = -load["share"] * np.log2(load["share"].where(load["share"] > 0, 1.0))
-        table = terms.groupby([load[key] for key in keys], sort=False).sum().rename("entropy")
+        groups = terms.groupby([load[key] for key in keys], sort=False, dropna=False)
+        table = groups.sum().rename("entropy")
         frame = table.reset_index()
         return frame.assign(effective_experts=2.0 ** frame["entropy"])
 
@@ -184,7 +190,7 @@ class RoutingReport:
         groups, code = self._groups(by)
         if len(groups) < 2:
             raise InvalidInputError(f"all tokens have the same {by!r}; agreement needs two groups")
-        shares = np.stack([self._shares(code == number) for number in range(len(groups))])
+        shares = self._shares(code)
         first, second = np.triu_indices(len(groups), 1)
         # one group against all later ones at a time, as pairs are many
         common = [
@@ -220,15 +226,14 @@ class RoutingReport:
         code, groups = pd.factorize(self.tokens[by], use_na_sentinel=False)
         return [*groups], code
 
-    def _shares(self, chosen: NDArray[np.bool_], *, weighted: bool = False) -> NDArray[np.float64]:
-        """Shares of experts in the choices of some tokens, (layer, expert)."""
-        rows = []
-        for layer in range(self.num_layers):
-            weights = self.weights[layer, chosen].ravel() if weighted else None
-            experts = self.experts[layer, chosen].ravel()
-            counts = np.bincount(experts, weights, self.num_experts)
-            rows.append(counts / counts.sum())
-        return np.stack(rows)
+    def _shares(self, code: NDArray[np.intp], *, weighted: bool = False) -> NDArray[np.float64]:
+        """Shares of experts in the choices of every group, (group, layer, expert)."""
+        shape = (int(code.max()) + 1, self.num_layers, self.num_experts)
+        layer = np.arange(self.num_layers)[:, None, None]
+        cell = np.ravel_multi_index((code[:, None], layer, self.experts), shape)
+        weights = self.weights.ravel() if weighted else None
+        counts = np.bincount(cell.ravel(), weights, np.prod(shape)).reshape(shape)
+        return counts / counts.sum(-1, keepdims=True)
 
 
 def make_report(

@@ -35,10 +35,22 @@ def test_tokens_are_the_networks_hidden_states(pipeline: MoiraiMoEPipeline) -> N
 
 
 def test_a_series_has_the_same_representation_in_any_batch(pipeline: MoiraiMoEPipeline) -> None:
-    series = [walk(length, seed=length) for length in (100, 97, 64, 20, 100)]
+    series = [walk(length, seed=length) for length in (100, 97, 64, 20, 120, 144)]
     together = pipeline.embed(series).pooled
     for alone, y in zip(together, series, strict=True):
         np.testing.assert_allclose(alone, pipeline.embed(y).pooled, atol=2e-5)
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(None, 1), (1, 5)])
+def test_passes_fit_into_memory(
+    pipeline: MoiraiMoEPipeline, monkeypatch: pytest.MonkeyPatch, budget: int | None, passes: int
+) -> None:
+    calls = []
+    encode = pipeline.network.encode
+    monkeypatch.setattr(pipeline.network, "encode", lambda x: calls.append(1) or encode(x))
+    monkeypatch.setattr(pipeline, "memory_budget", budget)
+    pipeline.embed([walk(100, seed=seed) for seed in range(5)])
+    assert len(calls) == passes
 
 
 def test_level_and_scale_leave_no_trace(pipeline: MoiraiMoEPipeline) -> None:
@@ -64,3 +76,11 @@ def test_bad_input_is_named(pipeline: MoiraiMoEPipeline) -> None:
         pipeline.embed(walk(20), horizon=-1)
     with pytest.raises(InvalidInputError, match="expected 25"):
         pipeline.embed(walk(20), future_covariates=walk(20), horizon=5)
+
+
+def test_a_bad_budget_is_refused(
+    pipeline: MoiraiMoEPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "memory_budget", 0)
+    with pytest.raises(InvalidInputError, match="memory_budget"):
+        pipeline.routing(walk(20))

@@ -101,6 +101,18 @@ def test_lines_differ_in_lightness_or_dashes(pipeline: MoiraiMoEPipeline, ax: Ax
     assert len(looks) == 3
 
 
+def test_a_value_between_missing_ones_is_a_dot(pipeline: MoiraiMoEPipeline, ax: Axes) -> None:
+    y = walk(50)
+    y[1:6:2] = np.nan
+    long = pipeline.predict(y, 70, random_state=0)
+    truth = np.where(np.arange(70) == 3, 1.0, np.nan)
+    plot_forecast(long, y, ax=ax, truth=truth)
+    for name, lonely in (("history", [0, 2, 4]), ("truth", [3])):
+        (drawn,) = [drawn for drawn in ax.lines if drawn.get_label() == name]
+        assert drawn.get_marker() not in ("None", None)
+        assert list(np.flatnonzero(drawn.get_markevery())) == lonely
+
+
 def test_forecast_plot_passes_everything_on(pipeline: MoiraiMoEPipeline, ax: Axes) -> None:
     y = walk(50)
     forecast = predict(pipeline, y)

@@ -70,11 +70,13 @@ def test_samples_are_thin_lines_of_the_forecast(forecast: Forecast, ax: Axes) ->
 
 def test_a_panel_has_one_picture_per_series(forecast: Forecast) -> None:
     history = [walk(60, seed) for seed in range(5)]
-    axes = plot_panel(forecast, history, names=list("abcde"))
+    truth = [walk(HORIZON, seed) for seed in range(5, 10)]
+    axes = plot_panel(forecast, history, truth=truth, names=list("abcde"))
     assert [ax.get_title(loc="left") for ax in axes] == list("abcde")
     for series, ax in enumerate(axes):
         np.testing.assert_array_equal(lines(ax, "history")[0], history[series])
         np.testing.assert_array_equal(lines(ax, "median")[0], forecast[series].median)
+        np.testing.assert_array_equal(lines(ax, "truth")[0], truth[series])
     (legend,) = axes[0].figure.legends
     assert [text.get_text() for text in legend.texts][:2] == ["history", "80% interval"]
     assert not any(ax.get_legend() for ax in axes)
@@ -107,6 +109,22 @@ def test_windows_lie_where_they_were_forecast(pipeline: MoiraiMoEPipeline, ax: A
     band = ax.collections[1].get_paths()[0].vertices[:, 1]
     assert {band.min(), band.max()} == {lower.min(), upper.max()}
     np.testing.assert_array_equal(lines(ax, "truth")[0], y)
+
+
+def test_windows_of_one_variate_and_the_time_before(pipeline: MoiraiMoEPipeline, ax: Axes) -> None:
+    y, cuts = np.stack([walk(300), walk(300, seed=1)], 1), [276, 288]
+    forecast = pipeline.predict([y[:cut] for cut in cuts], HORIZON, random_state=0)
+    plot_windows(forecast, y, cuts, ax=ax, variate=1, max_history=20)
+    np.testing.assert_array_equal(lines(ax, "truth")[0], y[256:, 1])
+    np.testing.assert_array_equal(lines(ax, "median")[0], forecast.median[0, :, 1])
+    lower, upper = forecast[0].interval(0.8)
+    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert {band.min(), band.max()} == {lower[:, 1].min(), upper[:, 1].max()}
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [275, 287]
+    labels = [text.get_text() for text in ax.get_legend().texts]
+    assert labels == ["80% interval", "median", "truth"]
+    other = plot_windows(forecast, y, cuts, ax=Figure().subplots())
+    np.testing.assert_array_equal(lines(other, "truth")[0], y[176:, 0])
 
 
 def test_windows_must_fit_the_series(forecast: Forecast, ax: Axes) -> None:
@@ -168,6 +186,14 @@ def test_layers_share_their_colours(report: RoutingReport) -> None:
     assert limits == {(0, report.load("group")["share"].max())}
     given = list(Figure().subplots(1, 1, squeeze=False).ravel())
     assert plot_routing(report, layers=[1], axes=given) == given
+
+
+def test_the_first_the_middle_and_the_last_layer_are_drawn(report: RoutingReport) -> None:
+    deep = RoutingReport(
+        report.tokens, report.experts.repeat(3, 0), report.weights.repeat(3, 0), report.num_experts
+    )
+    titles = [ax.get_title(loc="left")[:12] for ax in plot_routing(deep)]
+    assert titles == ["layer 1 of 6", "layer 3 of 6", "layer 6 of 6"]
 
 
 def test_layers_must_exist(report: RoutingReport) -> None:

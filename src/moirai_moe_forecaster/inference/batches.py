@@ -10,6 +10,7 @@ import torch
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import OutOfMemoryError
+from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.mixture import raw_size
 
@@ -21,7 +22,6 @@ ASSUMED_BUDGET = 2**28
 BYTES = 4
 # longer passes over contexts leave a processor's caches and get slower
 TOKENS_ON_CPU = 2**13
-# tensors as large as the hidden states, the logits and the mixtures that live at the same time
 # what the messages of a CPU, of CUDA, its libraries and Apple's GPUs have in common
 SIGNS_OF_SHORTAGE = (
     "allocate memory",
@@ -30,6 +30,7 @@ SIGNS_OF_SHORTAGE = (
     "alloc_failed",
     "bad_alloc",
 )
+# tensors as large as the hidden states, the logits and the mixtures that live at the same time
 HIDDEN_COPIES, LOGIT_COPIES, MIXTURE_COPIES = 16, 3, 4
 
 
@@ -96,6 +97,14 @@ def automatic_budget(device: torch.device) -> int:
     except (AttributeError, OSError, ValueError):
         return ASSUMED_BUDGET
     return min(max(int(SHARE_OF_FREE_MEMORY * free), ASSUMED_BUDGET), LARGEST_BUDGET)
+
+
+def limits(device: torch.device, memory_budget: int | None) -> tuple[int, int | None]:
+    """Bytes and tokens that a pass may take; tokens are limited on a CPU only."""
+    if memory_budget is not None:
+        check_count("memory_budget", memory_budget)
+    tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+    return memory_budget or automatic_budget(device), tokens
 
 
 def groups(

@@ -13,7 +13,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
 from moirai_moe_forecaster.inference.frame_formats import to_pandas
-from moirai_moe_forecaster.inference.frame_rows import read_rows
+from moirai_moe_forecaster.inference.frame_rows import plain, read_rows
 from moirai_moe_forecaster.inference.panel import Columns, LongFrame, names_of, read_frame
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def predict_df(
         Columns of `df` known only up to the last row.
     future_df : of the type of df, optional
         A row for each step of the horizon of every series: the columns of ids and times, and
-        those of the covariates known ahead, whose past is in `df`. Other rows are not read.
+        those of the covariates known ahead, whose past is in `df`. Rows of other ids or times
+        are not used.
     freq : str, int or mapping from ids to these, optional
         An alias of pandas, or an integer for integer times. By default inferred for every
         series: the largest step that all of its times fit, in months or business days where
@@ -98,6 +99,11 @@ def predict_df(
     ['shop', 'day', 'mean', 'median', '0.1', '0.9']
     """
     levels = np.atleast_1d(check_levels(quantile_levels)).tolist()
+    if "future_covariates" in options:
+        raise InvalidInputError(
+            "predict_df takes covariates known ahead as columns of df and future_df; leave "
+            "future_covariates out"
+        )
     table, restore = to_pandas(df, "df")
     future = None if future_df is None else to_pandas(future_df, "future_df")[0]
     columns = Columns(
@@ -203,6 +209,12 @@ def _future_values(
         )
     series = frame.rows.ids.get_indexer(rows.ids)[rows.codes]
     own = series >= 0
+    if not own.any():
+        theirs, ours = (plain(ids[0]) for ids in (rows.ids, frame.rows.ids))
+        raise InvalidInputError(
+            f"future_df holds no id of df: its first is {theirs!r}, that of df {ours!r}; give both "
+            "the same ids, of the same type"
+        )
     series = series[own]
     steps = frame.grids.locate(series, rows.clock.take(np.flatnonzero(own)))
     steps -= frame.grids.lengths[series]

@@ -110,14 +110,14 @@ class Rows(NamedTuple):
     def name(self, series: int) -> str:
         """Name a series in a message."""
         key = self.ids[series]
-        return "the series" if key is None else f"id {_plain(key)!r}"
+        return "the series" if key is None else f"id {plain(key)!r}"
 
     def where(self, row: int) -> str:
         """Name a row in a message: its label, id and time."""
         time = self.clock.take(np.array([row])).restore(
             self.clock.numbers[[row]], np.zeros(1, dtype=bool)
         )[0]
-        return f"row {_plain(self.labels[row])!r} ({self.name(self.codes[row])}, {time})"
+        return f"row {plain(self.labels[row])!r} ({self.name(self.codes[row])}, {time})"
 
 
 def read_rows(
@@ -162,7 +162,7 @@ def read_rows(
         row = int(twice.argmax())
         raise InvalidInputError(
             f"two rows{_of(what)} have the same id and time: {rows.where(row)} and row "
-            f"{_plain(rows.labels[row + 1])!r}; keep one, or add them up"
+            f"{plain(rows.labels[row + 1])!r}; keep one, or add them up"
         )
     return rows
 
@@ -178,7 +178,7 @@ def read_clock(column: pd.Series[Any], what: str) -> Clock:
     if (missing := column.isna().to_numpy()).any():
         raise InvalidInputError(
             f"column {column.name!r}{_of(what)} has no time in {int(missing.sum())} rows, the "
-            f"first of them row {_plain(column.index[int(missing.argmax())])!r}; drop or complete "
+            f"first of them row {plain(column.index[int(missing.argmax())])!r}; drop or complete "
             "them"
         )
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -230,7 +230,7 @@ def _read_text(column: pd.Series[Any], what: str) -> pd.Series[Any]:
             ) from error
         row = int(bad.argmax())
         raise InvalidInputError(
-            f"column {name!r}{_of(what)} must hold times: row {_plain(column.index[row])!r} holds "
+            f"column {name!r}{_of(what)} must hold times: row {plain(column.index[row])!r} holds "
             f"{column.iloc[row]!r}; correct it, or convert the column with pd.to_datetime"
         ) from error
 
@@ -261,7 +261,7 @@ def _codes(df: pd.DataFrame, id_column: Hashable | None, what: str) -> tuple[Who
     if (missing := codes < 0).any():
         raise InvalidInputError(
             f"column {id_column!r}{_of(what)} has no id in {int(missing.sum())} rows, the first of "
-            f"them row {_plain(df.index[int(missing.argmax())])!r}; drop or complete them"
+            f"them row {plain(df.index[int(missing.argmax())])!r}; drop or complete them"
         )
     return codes.astype(np.int64), pd.Index(ids, tupleize_cols=False)
 
@@ -271,19 +271,22 @@ def _numbers(column: pd.Series[Any], what: str) -> Array:
     if column.dtype.kind in "biuf":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        known = column[column.notna()]
-        strange = (i for i, x in enumerate(known) if not isinstance(x, Real | Decimal))
-        if (position := next(strange, None)) is not None:
+        known = column[column.notna()].astype(object)
+        strange = known[[not isinstance(x, Real | Decimal) for x in known]]
+        if len(strange):
+            # one value that is no number makes text of all others of a file
+            none = pd.to_numeric(strange, errors="coerce").isna()
+            culprit = strange[none] if none.any() else strange
+            fix = "correct it, or encode categories as" if none.any() else "convert the column to"
             raise InvalidInputError(
                 f"column {column.name!r}{_of(what)} must hold numbers: row "
-                f"{_plain(known.index[position])!r} holds {known.iloc[position]!r}; convert it "
-                "with pd.to_numeric, or encode categories as numbers"
+                f"{plain(culprit.index[0])!r} holds {culprit.iloc[0]!r}; {fix} numbers"
             )
         values = column.astype(object).where(column.notna(), np.nan).to_numpy(dtype=np.float64)
     if (infinite := np.isinf(values)).any():
         row = column.index[int(infinite.argmax())]
         raise InvalidInputError(
-            f"column {column.name!r}{_of(what)} is infinite in row {_plain(row)!r}; use NaN for a "
+            f"column {column.name!r}{_of(what)} is infinite in row {plain(row)!r}; use NaN for a "
             "missing value"
         )
     return values
@@ -294,6 +297,6 @@ def _of(what: str) -> str:
     return "" if what == "df" else f" of {what}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A number of numpy as Python writes it."""
     return value.item() if isinstance(value, np.generic) else value

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.batches import (
-    TOKENS_ON_CPU,
     Load,
     Result,
-    automatic_budget,
     groups,
     halved_when_short,
+    limits,
 )
 from moirai_moe_forecaster.inference.series import Series
 
@@ -49,10 +47,7 @@ def in_passes(
     result : object
         Of that series.
     """
-    if memory_budget is not None:
-        check_count("memory_budget", memory_budget)
-    budget = memory_budget or automatic_budget(device)
-    tokens = TOKENS_ON_CPU if device.type == "cpu" else None
+    budget, tokens = limits(device, memory_budget)
     most = len(series)
     for group in groups(series, load, budget, tokens, batch_size):
         for start in range(0, len(group), most):

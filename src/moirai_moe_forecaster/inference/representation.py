@@ -12,11 +12,10 @@ from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batches import (
-    TOKENS_ON_CPU,
     Load,
-    automatic_budget,
     groups,
     halved_when_short,
+    limits,
 )
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.series import SeriesBatch, read_series
@@ -30,7 +29,7 @@ TARGET, PAST, KNOWN = "target", "past", "known ahead"
 
 
 class Tokens(NamedTuple):
-    """Whose the tokens of a pass are; padding is left out.
+    """Whose the tokens of a pass are, series by series; padding is left out.
 
     Attributes
     ----------
@@ -117,10 +116,13 @@ def embed(
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batch.series)
     for tokens, output in encoded(self, batch, load, progress=progress):
         hidden = output.hidden.flatten(0, 1).float().cpu().numpy()
-        for series in np.unique(tokens.series):
-            own = (tokens.series == series) & (tokens.kind == TARGET)
+        own = tokens.kind == TARGET
+        owners = tokens.series[own]
+        ends = np.flatnonzero(np.diff(owners, append=-1)) + 1
+        for end, places in zip(ends, np.split(tokens.place[own], ends[:-1]), strict=True):
+            series = owners[end - 1]
             shape = (len(batch.series[series].target), -1, hidden.shape[-1])
-            found[series] = hidden[tokens.place[own]].reshape(shape)
+            found[series] = hidden[places].reshape(shape)
     pooled = np.stack([part.mean((0, 1)) for part in found])
     return Embedding(pooled[0], found[0]) if batch.single else Embedding(pooled, found)
 
@@ -162,8 +164,7 @@ def encoded(
     """
     network = pipeline.network
     device = next(network.parameters()).device
-    budget = pipeline.memory_budget or automatic_budget(device)
-    most = TOKENS_ON_CPU if device.type == "cpu" else None
+    budget, most = limits(device, pipeline.memory_budget)
 
     def work(members: list[int]) -> list[tuple[Tokens, Output]]:
         part = [batch.series[index] for index in members]

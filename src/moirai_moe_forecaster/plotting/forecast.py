@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.plotting.points import axis, chosen_series, chosen_variate, points
+from moirai_moe_forecaster.plotting.points import (
+    axis,
+    chosen_series,
+    chosen_variate,
+    lonely,
+    points,
+)
 from moirai_moe_forecaster.plotting.style import (
     FUTURE,
     PAST,
     TRUTH,
+    draw_line,
     new_axes,
     shade,
     space_dates,
@@ -91,10 +98,11 @@ def plot_forecast(
     x = axis(times if index is None else index, len(past), forecast.horizon)
     ahead = x[len(past) :]
     ax = new_axes() if ax is None else ax
-    shown = max(HISTORY_PER_HORIZON * forecast.horizon, SHORTEST_HISTORY)
-    first = max(len(past) - (shown if max_history is None else max_history), 0)
+    most = max(HISTORY_PER_HORIZON * forecast.horizon, SHORTEST_HISTORY)
+    first = max(len(past) - (most if max_history is None else max_history), 0)
     if len(past):
-        ax.plot(x[first : len(past)], past[first:], color=PAST, linewidth=1.2, label="history")
+        shown = slice(first, len(past))
+        draw_line(ax, x[shown], past[shown], color=PAST, linewidth=1.2, label="history")
     for depth, coverage in enumerate(sorted(coverages, reverse=True), start=1):
         lower, upper = (chosen_variate(edge, variate) for edge in chosen.interval(coverage))
         label = f"{100 * coverage:g}% interval"
@@ -107,15 +115,16 @@ def plot_forecast(
         ahead, chosen_variate(chosen.median, variate), color=FUTURE, linewidth=1.8, label="median"
     )
     if len(after):
-        marker = "o" if forecast.horizon <= FEW_POINTS else None
+        marks = None if forecast.horizon <= FEW_POINTS else lonely(after)
         ax.plot(
             ahead[: len(after)],
             after,
             color=TRUTH,
             linewidth=1.0,
             linestyle="--",
-            marker=marker,
+            marker="o",
             markersize=3,
+            markevery=marks,
             label="truth",
         )
     tidy(ax, title, legend)

@@ -49,6 +49,13 @@ def points(
     return values, getattr(data, "index", None) if hasattr(data, "iloc") else None
 
 
+def lonely(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mark points between missing ones, of which a line shows nothing."""
+    known = ~np.isnan(values)
+    around = np.pad(known, 1)
+    return known & ~around[:-2] & ~around[2:]
+
+
 def axis(index: Any | None, past: int, horizon: int) -> NDArray[Any]:
     """Horizontal positions of history and horizon, numbers or times that matplotlib can draw."""
     import pandas as pd

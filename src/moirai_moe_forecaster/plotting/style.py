@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moirai_moe_forecaster.errors import MissingExtraError
+from moirai_moe_forecaster.plotting.points import lonely
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +66,11 @@ def shared_legend(axes: Sequence[Axes]) -> None:
     axes[0].figure.legend(
         handles, labels, loc="outside upper right", ncols=len(labels), frameon=False
     )
+
+
+def draw_line(ax: Axes, x: NDArray[Any], values: NDArray[np.float64], **options: Any) -> None:
+    """Draw values that may be missing: a line, and a dot where there is none to either side."""
+    ax.plot(x, values, marker=".", markevery=lonely(values), **options)
 
 
 def space_dates(ax: Axes) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.plotting.forecast import HISTORY_PER_HORIZON, SHORTEST_HISTORY
 from moirai_moe_forecaster.plotting.points import axis, chosen_series, chosen_variate, points
-from moirai_moe_forecaster.plotting.style import FUTURE, PAST, new_axes, shade, space_dates, tidy
+from moirai_moe_forecaster.plotting.style import (
+    FUTURE,
+    PAST,
+    draw_line,
+    new_axes,
+    shade,
+    space_dates,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +93,8 @@ def plot_windows(
         ax.fill_between(ahead, lower, upper, color=shade(1), linewidth=0, label=names[0])
         ax.plot(ahead, median, color=FUTURE, linewidth=1.8, label=names[1])
         ax.axvline(x[cut - 1], color=PAST, linewidth=0.6, linestyle=":")
-    ax.plot(x[first : len(values)], values[first:], color=PAST, linewidth=1.0, label="truth")
+    drawn = slice(first, len(values))
+    draw_line(ax, x[drawn], values[drawn], color=PAST, linewidth=1.0, label="truth")
     tidy(ax, title, legend)
     if x.dtype.kind == "M":
         space_dates(ax)
