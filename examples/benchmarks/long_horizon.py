@@ -73,7 +73,8 @@ def _split(series: np.ndarray, unseen: int, horizon: int) -> tuple[np.ndarray, n
 
 def _usable(context: np.ndarray, label: np.ndarray, season: int) -> bool:
     last = context[-season:]
-    seen = len(context) >= SHORTEST_CONTEXT * season and np.isfinite(last).mean() > 0.9
+    # seasonal naive needs all of it
+    seen = len(context) >= SHORTEST_CONTEXT * season and np.isfinite(last).all()
     return bool(seen and np.isfinite(label).mean() > 0.9 and np.nanstd(last) > 0)
 
 
