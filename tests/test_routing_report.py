@@ -168,25 +168,26 @@ def test_padding_is_not_reported(pipeline: MoiraiMoEPipeline) -> None:
     np.testing.assert_array_equal(report.experts, np.concatenate(alone, 1))
 
 
+def two_patches_each(count: int) -> RoutingReport:
+    """A report on many series, with experts chosen at random in four layers."""
+    tokens = pd.DataFrame({"series": np.repeat(np.arange(count), 2)})
+    experts = np.random.default_rng(0).integers(0, 8, (4, 2 * count, 2)).astype(np.int16)
+    return RoutingReport(tokens, experts, np.full(experts.shape, 0.5, np.float32), 8)
+
+
 def test_loads_of_many_groups_are_counted_in_a_moment() -> None:
-    rng = np.random.default_rng(0)
-    tokens = pd.DataFrame({"series": np.repeat(np.arange(20_000), 2)})
-    experts = rng.integers(0, 8, (4, 40_000, 2)).astype(np.int16)
-    report = RoutingReport(tokens, experts, np.full(experts.shape, 0.5, np.float32), 8)
+    report = two_patches_each(20_000)
     started = time.perf_counter()
     load = report.load("series")
     assert time.perf_counter() - started < 4
     assert len(load) == 20_000 * 4 * 8
     own = load[(load["series"] == 123) & (load["layer"] == 2)]
-    expected = np.bincount(experts[2, 246:248].ravel(), minlength=8) / 4
+    expected = np.bincount(report.experts[2, 246:248].ravel(), minlength=8) / 4
     np.testing.assert_allclose(own["share"], expected)
 
 
 def test_many_groups_are_compared_in_a_moment() -> None:
-    rng = np.random.default_rng(0)
-    tokens = pd.DataFrame({"series": np.repeat(np.arange(600), 2)})
-    experts = rng.integers(0, 8, (4, 1200, 2)).astype(np.int16)
-    report = RoutingReport(tokens, experts, np.full(experts.shape, 0.5, np.float32), 8)
+    report = two_patches_each(600)
     started = time.perf_counter()
     pairs = report.agreement("series")
     assert time.perf_counter() - started < 4

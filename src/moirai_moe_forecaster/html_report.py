@@ -181,11 +181,7 @@ def _fans(
     for trace, owner in zip(figure.data, owners, strict=True):
         trace.visible = owner == 0
     buttons = [
-        {
-            "label": name,
-            "method": "restyle",
-            "args": ["visible", [o == number for o in owners]],
-        }
+        {"label": name, "method": "restyle", "args": ["visible", [o == number for o in owners]]}
         for number, name in enumerate(names)
     ]
     figure.update_layout(

@@ -155,9 +155,10 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         future = torch.from_numpy(read_numbers("series", batch.future_target)).mT
         gap = torch.full((*future.shape[:2], shift), torch.nan, dtype=future.dtype)
         future = torch.cat((gap, future), -1)
-        with self._forecasting() as pipeline:
-            if pipeline.regresses() and len(contexts[0].future):
-                contexts, future = left_to_network(self.network, contexts, future)
+        if len(contexts[0].future):
+            with self._forecasting() as pipeline:
+                if pipeline.regresses():
+                    contexts, future = left_to_network(self.network, contexts, future)
         losses, scored = continuation_losses(self.network, contexts, future)
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)

@@ -39,7 +39,7 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     """Quantiles of every point of a mixture.
 
     The average cdf of all members is evaluated on one grid per point, which is first spread over
-    all that any component reaches and then moved to where the last evaluation saw the quantiles.
+    all that any component reaches and then gets more points where the quantiles were seen.
     Between grid points the logit of the cdf is taken as linear; where they lie too far apart for
     that, as in a gap between modes, they are halved first. Levels never cross.
 
@@ -78,7 +78,7 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     brackets = graph.brackets(wanted)
     crossing = brackets.crossing(wanted)
     counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
-    loose = brackets.loose(wanted, WIDE_OF_COUNTS if counts else WIDE)
+    loose = brackets.far(wanted, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(wanted)
     some = loose.any(1)
     if bool(some.any()):
         # the loose levels of each such point, and others up to the most that any point has
@@ -131,34 +131,37 @@ class _Graph(NamedTuple):
 
     def brackets(self, wanted: Tensor) -> _Brackets:
         """Find where the graph reaches wanted logits (level,)."""
-        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
-        right = right.clamp_(1, self.grid.shape[1] - 1)
-        ends = [part.gather(1, index) for part in self for index in (right - 1, right)]
-        return _Brackets._make([*ends, self._bends().gather(1, right - 1)])
+        right = self._right(wanted)
+        return _Brackets(*(part.gather(1, end) for part in self for end in (right - 1, right)))
 
-    def _bends(self) -> Tensor:
-        """How far a straight line may be from the graph between neighbours, (point, grid - 1).
+    def bent(self, wanted: Tensor) -> Tensor:
+        """Tell where a straight line may be far from the graph between the ends of a bracket.
 
         By the difference of its slope and those of the lines beside it.
         """
         width = self.grid.diff(dim=1)
         slope = self.logits.diff(dim=1) / width.clamp_min(LEAST_WIDTH)
         change = F.pad(slope.diff(dim=1).abs(), (1, 1))
-        return torch.maximum(change[:, :-1], change[:, 1:]).mul_(width).div_(8)
+        error = torch.maximum(change[:, :-1], change[:, 1:]).mul_(width).div_(8)
+        return error.gather(1, self._right(wanted) - 1) > BENT
+
+    def _right(self, wanted: Tensor) -> Tensor:
+        """Index of the first point that reaches each level, but never of the first of all."""
+        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
+        return right.clamp_(1, self.grid.shape[1] - 1)
 
 
 class _Brackets(NamedTuple):
     """Neighbouring points of a graph between which levels are reached: (point, level) each.
 
-    In a gap between modes the cdf is flat and then rises at once: there a bracket is loose, wide
-    and bent, and a straight line across it is wrong.
+    In a gap between modes the cdf is flat and then rises at once: there a bracket is loose, its
+    ends far apart and the graph between them bent, and a straight line across it is wrong.
     """
 
     low: Tensor
     high: Tensor
     low_logit: Tensor
     high_logit: Tensor
-    bend: Tensor
 
     def crossing(self, wanted: Tensor) -> Tensor:
         """Coordinates at which straight lines reach the wanted logits ([point,] level)."""
@@ -166,10 +169,10 @@ class _Brackets(NamedTuple):
         share = (wanted - self.low_logit).div_(rise).clamp_(0, 1)
         return torch.lerp(self.low, self.high, share)
 
-    def loose(self, wanted: Tensor, wide: float) -> Tensor:
-        """Which brackets a straight line must not cross: wide, bent, their ends both far."""
+    def far(self, wanted: Tensor, wide: float) -> Tensor:
+        """Which brackets are wide, and both their ends far from the level."""
         distance = torch.minimum(wanted - self.low_logit, self.high_logit - wanted)
-        return (self.bend > BENT) & (distance > FAR) & (self.high - self.low > wide)
+        return (distance > FAR) & (self.high - self.low > wide)
 
 
 def _halved(cdf: _Cdf, brackets: _Brackets, wanted: Tensor) -> _Brackets:
@@ -183,7 +186,6 @@ def _halved(cdf: _Cdf, brackets: _Brackets, wanted: Tensor) -> _Brackets:
             torch.where(below, brackets.high, middle),
             torch.where(below, logit, brackets.low_logit),
             torch.where(below, brackets.high_logit, logit),
-            brackets.bend,
         )
     return brackets
 

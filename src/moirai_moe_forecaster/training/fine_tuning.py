@@ -139,7 +139,7 @@ def fine_tune(
         if refit and held_back and tuning.progress.best_step and not stop.reason:
             again = replace(
                 begin(tuning.training.learning_rate),
-                windows=windows_of(split(series, ahead, None).training),
+                windows=windows_of(series),
                 validation=[],
                 folder=None,
             )
