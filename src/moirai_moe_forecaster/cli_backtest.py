@@ -8,7 +8,7 @@ import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli_data import ABOUT_DATA, Names, add_data, read_data, read_freq
 from moirai_moe_forecaster.cli_output import (
     PAGES,
     TABLES,
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--covariates",
         nargs="+",
+        action=Names,
         default=[],
         metavar="COLUMN",
         help="columns of covariates known ahead",
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         nargs="+",
+        action=Names,
         default=["MASE", "WQL"],
         metavar="NAME",
         help="MASE, RMSSE, MAE, RMSE, WQL, CRPS, coverage (default: MASE WQL)",
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         nargs="*",
+        action=Names,
         metavar="NAME",
         help=f"models of statsforecast to compare with (default: {DEFAULT_PEER}, if it is "
         "installed)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,25 @@ class Data(NamedTuple):
         return {"id_column": self.id, "timestamp_column": self.timestamp}
 
 
+class Names(argparse.Action):
+    """An option of several names, which says so where it would swallow the file of data."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the names."""
+        names = [*(values or ())]
+        if namespace.data is None and names and Path(names[-1]).suffix in TABLES:
+            raise argparse.ArgumentError(
+                self, f"takes {names[-1]!r} for a name; give the file of data before the options"
+            )
+        setattr(namespace, self.dest, names)
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the file and the options that name its columns."""
     # by itself argparse puts the file last, where an option of several names swallows it
@@ -55,6 +75,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         nargs="+",
+        action=Names,
         metavar="COLUMN",
         help=f"one or more columns of values (default: {_either(TARGETS)})",
     )

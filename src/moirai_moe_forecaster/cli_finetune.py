@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli_data import ABOUT_DATA, Names, add_data, read_data, read_freq
 from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")
@@ -78,13 +78,18 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--freeze",
         nargs="+",
+        action=Names,
         default=[],
         metavar="PATTERN",
         help="parameters that stay as they are, such as 'embedding.*'",
     )
     parser.add_argument("--rank", type=int, metavar="R", help="of LoRA (default: 8)")
     parser.add_argument(
-        "--targets", nargs="+", metavar="NAME", help="of LoRA: attention, experts, input, head"
+        "--targets",
+        nargs="+",
+        action=Names,
+        metavar="NAME",
+        help="of LoRA: attention, experts, input, head",
     )
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time")

@@ -7,7 +7,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, add_data, read_data, read_file, read_freq
+from moirai_moe_forecaster.cli_data import (
+    ABOUT_DATA,
+    Names,
+    add_data,
+    read_data,
+    read_file,
+    read_freq,
+)
 from moirai_moe_forecaster.cli_output import (
     DIGITS,
     PICTURES,
@@ -46,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
     parser.add_argument(
-        "--covariates", nargs="+", default=[], metavar="COLUMN", help="columns of covariates"
+        "--covariates",
+        nargs="+",
+        action=Names,
+        default=[],
+        metavar="COLUMN",
+        help="columns of covariates",
     )
     parser.add_argument(
         "--future",
@@ -86,12 +98,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
     future = None if arguments.future is None else read_file(arguments.future, data.id)
-    from moirai_moe_forecaster.inference.forecast import check_levels
-    from moirai_moe_forecaster.inference.frame import forecast_frame
+    from moirai_moe_forecaster.inference.frame import forecast_frame, result_levels
     from moirai_moe_forecaster.inference.panel import Columns
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
-    check_levels(arguments.levels)
     known = [name for name in arguments.covariates if future is not None and name in future]
     if future is not None and not known:
         raise InvalidInputError(
@@ -99,18 +109,20 @@ def run(arguments: argparse.Namespace) -> None:
             "that it holds with --covariates"
         )
     past = [name for name in arguments.covariates if name not in known]
+    columns = Columns(data.id, data.timestamp, [*data.targets], past, known)
+    levels = result_levels(arguments.levels, columns)
     result = forecast_frame(
         MoiraiMoEPipeline.from_pretrained(arguments.model),
         data.table,
         future,
-        Columns(data.id, data.timestamp, [*data.targets], past, known),
+        columns,
         arguments.horizon,
         read_freq(arguments.freq),
         arguments.context_length,
         random_state=arguments.seed,
         progress=not arguments.quiet,
     )
-    table = result.table(arguments.levels)
+    table = result.table(levels)
     if arguments.output is None:
         table.to_csv(sys.stdout, index=False, float_format=DIGITS)
     else:

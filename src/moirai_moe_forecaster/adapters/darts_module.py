@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from darts.models.forecasting.pl_forecasting_module import PLForecastingModule
 from darts.utils.data import ModuleStage, PLModuleOutput
@@ -152,14 +153,16 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         """Mean negative log-likelihood of the observed values, weighted as the user asks."""
         shift, steps = self.output_chunk_shift, batch.future_target.shape[1]
         contexts = read_batch(batch, shift, steps)
-        future = torch.from_numpy(read_numbers("series", batch.future_target)).mT
-        gap = torch.full((*future.shape[:2], shift), torch.nan, dtype=future.dtype)
-        future = torch.cat((gap, future), -1)
+        future = read_numbers("series", batch.future_target).swapaxes(1, 2)
+        future = np.pad(future, ((0, 0), (0, 0), (shift, 0)), constant_values=np.nan)
         if len(contexts[0].future):
             with self._forecasting() as pipeline:
                 if pipeline.regresses():
-                    contexts, future = left_to_network(self.network, contexts, future)
-        losses, scored = continuation_losses(self.network, contexts, future)
+                    contexts, rests = left_to_network(
+                        self.network, contexts, future, shift + steps
+                    )
+                    future = np.stack(rests)
+        losses, scored = continuation_losses(self.network, contexts, torch.from_numpy(future))
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)
         return losses.sum() / scored.sum().clamp_min(1)

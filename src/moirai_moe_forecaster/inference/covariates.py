@@ -42,8 +42,8 @@ def take_out(
     -------
     rests : list of Series
         Without known-future covariates.
-    effects : list of ndarray, (variate, horizon)
-        What has to be added to the forecasts of the rests.
+    effects : list of ndarray, (variate, time)
+        What has to be added to the forecasts of the rests, as far as the covariates are known.
     """
     length = load.context_length
     plain = [series._replace(future=series.future[:0]) for series in batch]
@@ -59,7 +59,7 @@ def take_out(
         without, with_effect = errors[2 * number : 2 * number + 2]
         effects[index][with_effect > (1 - LEAST_GAIN) * without] = 0.0
     rests = [_without(series, effect) for series, effect in zip(plain, effects, strict=True)]
-    return rests, [effect[:, -load.horizon :] for effect in effects]
+    return rests, [effect[:, s.target.shape[1] :] for s, effect in zip(batch, effects, strict=True)]
 
 
 def _without(series: Series, effect: Array) -> Series:

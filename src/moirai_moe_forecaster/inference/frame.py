@@ -98,7 +98,6 @@ def predict_df(
     >>> list(forecast.columns)
     ['shop', 'day', 'mean', 'median', '0.1', '0.9']
     """
-    levels = np.atleast_1d(check_levels(quantile_levels)).tolist()
     if "future_covariates" in options:
         raise InvalidInputError(
             "predict_df takes covariates known ahead as columns of df and future_df; leave "
@@ -113,10 +112,7 @@ def predict_df(
         names_of(past_covariates, table),
         _known(future, table, id_column, timestamp_column),
     )
-    if taken := {str(q) for q in levels} & {id_column, timestamp_column}:
-        raise InvalidInputError(
-            f"column {taken.pop()!r} has the name of a level's column in the result; rename it"
-        )
+    levels = result_levels(quantile_levels, columns)
     result = forecast_frame(self, table, future, columns, horizon, freq, context_length, **options)
     return restore(result.table(levels))
 
@@ -158,6 +154,16 @@ class FrameForecast(NamedTuple):
         table |= {"mean": flat(forecast.mean), "median": flat(forecast.median)}
         table |= {str(float(q)): flat(quantiles[:, i]) for i, q in enumerate(levels)}
         return pd.DataFrame(table)
+
+
+def result_levels(levels: Sequence[float], columns: Columns) -> list[float]:
+    """Check the levels of a table, and that no other column of it has the name of one's."""
+    checked: list[float] = np.atleast_1d(check_levels(levels)).tolist()
+    if taken := {str(q) for q in checked} & {columns.id, columns.timestamp}:
+        raise InvalidInputError(
+            f"column {taken.pop()!r} has the name of a level's column in the result; rename it"
+        )
+    return checked
 
 
 def forecast_frame(

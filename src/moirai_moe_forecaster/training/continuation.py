@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.series import Series
+from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch, patches
 from moirai_moe_forecaster.training.packing import LARGEST_INPUT, LARGEST_TARGET
@@ -75,8 +75,8 @@ def continuation_losses(
 
 
 def left_to_network(
-    network: MoiraiMoE, group: Sequence[Series], future: Tensor
-) -> tuple[list[Series], Tensor]:
+    network: MoiraiMoE, contexts: Sequence[Series], futures: Sequence[Array], horizon: int
+) -> tuple[list[Series], list[Array]]:
     """Take out what a forecast finds by regression on known-future covariates.
 
     A network that is to forecast the rest has to learn from the rest: one that was shown the
@@ -84,21 +84,25 @@ def left_to_network(
 
     Parameters
     ----------
-    network, group, future
-        As for `continuation_losses`.
+    network : MoiraiMoE
+        Judges, as in a forecast, whether an effect helps it.
+    contexts : sequence of Series
+    futures : sequence of ndarray, (target, time)
+        What followed each context, as far as its known-future covariates reach.
+    horizon : int
+        Steps ahead that will be forecast.
 
     Returns
     -------
     rests : list of Series
         Without known-future covariates.
-    future : Tensor, (series, target, time)
-        What is left of it.
+    futures : list of ndarray, (target, time)
+        What is left of them.
     """
-    length = max(series.target.shape[1] for series in group)
-    rests, effects = take_out(
-        network, group, Load(network.config, length, future.shape[2], 1, False)
-    )
-    return rests, future - torch.from_numpy(np.stack(effects))
+    length = max(series.target.shape[1] for series in contexts)
+    load = Load(network.config, length, horizon, 1, False)
+    rests, effects = take_out(network, contexts, load)
+    return rests, [future - effect for future, effect in zip(futures, effects, strict=True)]
 
 
 def _following(

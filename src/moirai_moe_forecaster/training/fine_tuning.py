@@ -90,7 +90,16 @@ def fine_tune(
     seed = draw_seed(random_state)
 
     def windows_of(some: Sequence[Series]) -> OwnWindows:
-        return OwnWindows(some, pipeline.config, batch_size, length, SERIES_BALANCE, seed)
+        return OwnWindows(
+            some,
+            pipeline.config,
+            batch_size,
+            length,
+            ahead,
+            pipeline.regresses(),
+            SERIES_BALANCE,
+            seed,
+        )
 
     windows = windows_of(divided.training)
     folder = _folder(output, resume)

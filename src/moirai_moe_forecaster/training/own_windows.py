@@ -10,6 +10,8 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill
 from moirai_moe_forecaster.inference.series import Series
+from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.training.continuation import left_to_network
 from moirai_moe_forecaster.training.held_out import can_be_learned
 from moirai_moe_forecaster.training.packing import TrainingBatch, Window, pack
 
@@ -23,11 +25,12 @@ BATCH_SIZES = (16, 256)
 
 
 class OwnWindows:
-    """Training batches of any step, from the seed and the step alone.
+    """Training batches of any step, of windows as forecasts show them to the network.
 
     A window is cut into a context and what follows it as a forecast would be: the context ends with
     a patch. So short series can be learned from, and each place in it takes every
-    place in a patch.
+    place in a patch. What known-future covariates explain of the context leaves the window where it
+    does for a forecast, and with it the covariates.
 
     Parameters
     ----------
@@ -37,6 +40,10 @@ class OwnWindows:
         Windows per batch; None is as many as make `STEP_TOKENS` tokens, within `BATCH_SIZES`.
     context_length : int
         Longest window, in points.
+    horizon : int
+        Steps ahead that will be forecast.
+    regress : bool
+        Whether known-future covariates act through a regression instead of as tokens.
     series_balance : float
         As in `TrainConfig`.
     seed : int
@@ -53,6 +60,8 @@ class OwnWindows:
         model: ModelConfig,
         batch_size: int | None,
         context_length: int,
+        horizon: int,
+        regress: bool,
         series_balance: float,
         seed: int,
     ) -> None:
@@ -66,31 +75,43 @@ class OwnWindows:
         self._chance = np.sqrt(lengths) / np.sqrt(lengths).sum()
         self.model = model
         self._longest = context_length
+        self._horizon = horizon
+        self._regress = regress and any(len(item.future) for item in self._series)
         self.batch_size = self._typical_batch() if batch_size is None else batch_size
         self._balance = series_balance
         self._seed = seed
 
-    def batch(self, step: int) -> TrainingBatch:
-        """Return the packed windows of one step."""
+    def batch(self, step: int, network: MoiraiMoE) -> TrainingBatch:
+        """Return the packed windows of one step.
+
+        They depend on the seed and the step, and, as forecasts do, on `network` where there are
+        known-future covariates, of which it judges the effect.
+        """
         generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
         chosen = generator.choice(len(self._series), self.batch_size, p=self._chance)
-        windows = [self._window(self._series[index], generator) for index in chosen]
+        cuts = [self._cut(self._series[index], generator) for index in chosen]
+        if self._regress:
+            cuts = self._without_effects(cuts, network)
+        windows = [self._window(series, context) for series, context in cuts]
         needs = [len(w.values) * -(-w.values.shape[1] // self.model.patch_size) for w in windows]
         row_tokens = max(*needs, ROW_TOKENS)
         return pack(_into_rows(windows, needs, row_tokens), row_tokens, self.model, self._balance)
 
     def _typical_batch(self) -> int:
         points = [min(item.target.shape[1], self._longest) for item in self._series]
-        variates = [sum(len(part) for part in item) for item in self._series]
+        variates = [self._variates(item) for item in self._series]
         tokens = float(np.median(np.multiply(points, variates))) / self.model.patch_size
         low, high = BATCH_SIZES
         return min(max(round(STEP_TOKENS / max(tokens, 1)), low), high)
 
-    def _window(self, series: Series, generator: np.random.Generator) -> Window:
-        """Draw where a window begins and ends, and where its context ends."""
+    def _variates(self, series: Series) -> int:
+        """How many variates of a series become tokens."""
+        return sum(len(part) for part in series) - self._regress * len(series.future)
+
+    def _cut(self, series: Series, generator: np.random.Generator) -> tuple[Series, int]:
+        """Draw where a window begins and ends, and the length of its context."""
         size = self.model.patch_size
-        variates = sum(len(part) for part in series)
-        room = max(MOST_ROW_TOKENS // variates - 1, 2) * size
+        room = max(MOST_ROW_TOKENS // self._variates(series) - 1, 2) * size
         available = series.target.shape[1]
         longest = min(available, self._longest, room)
         length = longest
@@ -100,9 +121,27 @@ class OwnWindows:
         start = int(generator.integers(available - length + 1))
         low, high = (round(share * length) for share in SHARE_OF_CONTEXT)
         context = int(generator.integers(max(low, 2), max(min(high, length - 1), 2) + 1))
-        beyond = -(length - context) % size
-        parts = [part[:, start : start + length] for part in series]
-        values = np.pad(np.concatenate(parts), ((0, 0), (0, beyond)), constant_values=np.nan)
+        return Series(*(part[:, start : start + length] for part in series)), context
+
+    def _without_effects(
+        self, cuts: Sequence[tuple[Series, int]], network: MoiraiMoE
+    ) -> list[tuple[Series, int]]:
+        """Take out of windows what their contexts tell about known-future covariates."""
+        rests, futures = left_to_network(
+            network,
+            [Series(s.target[:, :end], s.past[:, :end], s.future) for s, end in cuts],
+            [series.target[:, end:] for series, end in cuts],
+            self._horizon,
+        )
+        return [
+            (Series(np.concatenate((rest.target, future), 1), series.past, rest.future), end)
+            for rest, future, (series, end) in zip(rests, futures, cuts, strict=True)
+        ]
+
+    def _window(self, series: Series, context: int) -> Window:
+        """Fill the window up with missing values, so that its context ends with a patch."""
+        beyond = -(series.target.shape[1] - context) % self.model.patch_size
+        values = np.pad(np.concatenate(series), ((0, 0), (0, beyond)), constant_values=np.nan)
         return Window(
             values.astype(np.float32), context, len(series.future), past_only=len(series.past)
         )

@@ -114,7 +114,7 @@ class Tuning:
 
     def _step(self) -> StepResult:
         state, device = self.state, next(self.state.network.parameters()).device
-        whole = self.windows.batch(state.step)
+        whole = self.windows.batch(state.step, state.network)
         patches = self.windows.model.output_patches
         batches = [micro_batch(part, patches).to(device) for part in _parts(whole)]
         rate = scheduled_rate(self.training, state.step)
