@@ -216,10 +216,50 @@ def test_one_value_that_is_no_number_is_the_row_that_is_named(
     assert "row 7 holds 'oops'; correct it" in capsys.readouterr().err
 
 
-def test_usage_puts_the_file_first(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["forecast", "--horizon", "4", "--covariates", "price", str(file)])
-    assert "usage: moirai-moe forecast DATA [options]" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("forecast", "--covariates"),
+        ("forecast", "--target"),
+        ("backtest", "--metrics"),
+        ("backtest", "--peers"),
+        ("finetune", "--freeze"),
+    ],
+)
+def test_a_file_behind_an_option_of_several_names_is_not_one_of_them(
+    command: str, option: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--horizon", "4", option, "price", str(file)])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"usage: moirai-moe {command} DATA [options]" in said
+    assert f"argument {option}: takes '{file}' for a name; give the file of data before" in said
+
+
+def test_a_name_may_look_like_a_file_once_the_file_is_given(
+    file: Path, sales: pd.DataFrame, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sales.rename(columns={"price": "price.csv"}).to_csv(file, index=False)
+    assert run(file, model, "--quiet", "--covariates", "price.csv") == 0
+
+
+@pytest.mark.parametrize("column", ["store", "date"])
+def test_a_level_does_not_overwrite_ids_or_times(
+    column: str,
+    file: Path,
+    sales: pd.DataFrame,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    sales.rename(columns={column: "0.5"}).to_csv(file, index=False)
+    output = tmp_path / "out.csv"
+    names = ["0.5" if name == column else name for name in NAMES]
+    command = ["forecast", str(file), *names, "--horizon", "4", "-o", str(output)]
+    # before any work: the checkpoint, which does not exist, is not looked for
+    assert cli.main([*command, "--model", str(tmp_path / "none")]) == 1
+    assert "column '0.5' has the name of a level's column" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_future_without_the_covariates_is_refused(

@@ -344,19 +344,22 @@ def test_divergence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.isfinite(t).all() for t in tuned.network.state_dict().values())
 
 
-def test_a_stopped_run_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_a_stopped_run_goes_on_as_an_unbroken_one(tmp_path: Path, known: bool) -> None:
+    # with covariates, what the weights forecast has a say in what they are trained on
+    data: dict[str, Any] = driven() if known else {"y": waves()}
     options = {**QUICK, "max_steps": 16, "learning_rate": 5e-3, "output": tmp_path}
-    unbroken = weak().fine_tune(waves(), **{**options, "output": None})
+    unbroken = weak().fine_tune(**data, **{**options, "output": None})
 
     def stop(evaluation: Evaluation) -> bool:
         return evaluation.step == 6
 
-    weak().fine_tune(waves(), callbacks=[stop], **options)
+    weak().fine_tune(**data, callbacks=[stop], **options)
     with pytest.raises(CheckpointError, match="holds a run"):
-        weak().fine_tune(waves(), **options)
+        weak().fine_tune(**data, **options)
     with pytest.raises(CheckpointError, match="another lora, mode"):
-        weak().fine_tune(waves(), mode="head", resume=True, **options)
-    resumed = weak().fine_tune(waves(), resume=True, **options)
+        weak().fine_tune(**data, mode="head", resume=True, **options)
+    resumed = weak().fine_tune(**data, resume=True, **options)
     for name, tensor in unbroken.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], tensor), name
     assert resumed.tuning is not None
@@ -403,6 +406,46 @@ def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> N
 def test_a_target_that_matches_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="matches no weight"):
         weak().fine_tune(waves(2), lora=LoraConfig(targets=("q_proj",)), **QUICK)
+
+
+def driven() -> dict[str, Any]:
+    """Waves beside what a known-future covariate explains, which is far larger."""
+    rng = np.random.default_rng(1)
+    known = [rng.normal(size=(120, 1)) for _ in range(6)]
+    y = [wave + 5 * x[:, 0] for wave, x in zip(waves(), known, strict=True)]
+    return {"y": y, "future_covariates": known}
+
+
+def test_what_a_known_covariate_leaves_is_learned() -> None:
+    options = {**QUICK, "max_steps": 16, "learning_rate": 5e-3, "refit": False}
+    report = weak().fine_tune(**driven(), **options).tuning
+    assert report is not None
+    assert report.before is not None
+    assert report.after is not None
+    # a network that is shown the covariate as tokens instead gains less than a seventh
+    assert report.after.relative_to(report.before) < 0.7
+
+
+@pytest.mark.parametrize("shift", [True, False], ids=["ours", "official"])
+def test_covariates_are_tokens_where_forecasts_have_them_as_tokens(
+    shift: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conventions = {} if shift else {"d_model": 64, "num_heads": 1, **OFFICIAL_CONVENTIONS}
+    step, variates, known = tuning_run.train_step, set[int](), set[bool]()
+
+    def remembered(state: Any, batches: Any, *rest: Any) -> Any:
+        for batch in batches:
+            variates.update(batch.tokens.variate_id.unique().tolist())
+            known.update(batch.tokens.known_future.unique().tolist())
+        return step(state, batches, *rest)
+
+    monkeypatch.setattr(tuning_run, "train_step", remembered)
+    past = [x**2 for x in driven()["future_covariates"]]
+    options = {**QUICK, "max_steps": 1, "validation": None, "learning_rate": 1e-3}
+    pipeline = MoiraiMoEPipeline(tiny_network(**conventions))
+    pipeline.fine_tune(**driven(), past_covariates=past, **options)
+    # the target and the past covariate always
+    assert (variates, known) == (({0, 1}, {False}) if shift else ({0, 1, 2}, {False, True}))
 
 
 def test_series_too_short_for_anything() -> None:

@@ -46,7 +46,7 @@ def take_out(
         What has to be added to the forecasts of the rests, as far as the covariates are known.
     """
     length = load.context_length
-    plain = [series._replace(future=series.future[:0]) for series in batch]
+    plain = [Series(s.target, s.past, s.future[:0, : s.target.shape[1]]) for s in batch]
     effects = [explained(series, length) for series in batch]
     tried = [index for index, effect in enumerate(effects) if effect.any()]
     contexts = [

@@ -134,7 +134,7 @@ class OwnWindows:
             self._horizon,
         )
         return [
-            (Series(np.concatenate((rest.target, future), 1), series.past, rest.future), end)
+            (Series(np.concatenate((rest.target, future), 1), series.past, series.future[:0]), end)
             for rest, future, (series, end) in zip(rests, futures, cuts, strict=True)
         ]
 
