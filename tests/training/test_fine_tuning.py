@@ -347,7 +347,7 @@ def test_divergence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("known", [False, True])
 def test_a_stopped_run_goes_on_as_an_unbroken_one(tmp_path: Path, known: bool) -> None:
     # with covariates, what the weights forecast has a say in what they are trained on
-    data: dict[str, Any] = driven() if known else {"y": waves()}
+    data = driven(2) if known else {"y": waves()}
     options = {**QUICK, "max_steps": 16, "learning_rate": 5e-3, "output": tmp_path}
     unbroken = weak().fine_tune(**data, **{**options, "output": None})
 
@@ -408,11 +408,11 @@ def test_a_target_that_matches_nothing_is_refused() -> None:
         weak().fine_tune(waves(2), lora=LoraConfig(targets=("q_proj",)), **QUICK)
 
 
-def driven() -> dict[str, Any]:
+def driven(count: int = 6) -> dict[str, Any]:
     """Waves beside what a known-future covariate explains, which is far larger."""
     rng = np.random.default_rng(1)
-    known = [rng.normal(size=(120, 1)) for _ in range(6)]
-    y = [wave + 5 * x[:, 0] for wave, x in zip(waves(), known, strict=True)]
+    known = [rng.normal(size=(120, 1)) for _ in range(count)]
+    y = [wave + 5 * x[:, 0] for wave, x in zip(waves(count), known, strict=True)]
     return {"y": y, "future_covariates": known}
 
 
