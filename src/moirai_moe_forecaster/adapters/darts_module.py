@@ -158,7 +158,9 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         if len(contexts[0].future):
             with self._forecasting() as pipeline:
                 if pipeline.regresses():
-                    contexts, rests = left_to_network(self.network, contexts, future, shift + steps)
+                    contexts, rests = left_to_network(
+                        self.network, contexts, [*future], shift + steps
+                    )
                     future = np.stack(rests)
         losses, scored = continuation_losses(self.network, contexts, torch.from_numpy(future))
         if batch.sample_weight is not None:
