@@ -120,6 +120,11 @@ class TestRegression:
         assert not effect[:100].any()
         assert np.std(effect[N:]) == pytest.approx(3 * np.std(x[N:]), rel=0.1)
 
+    @pytest.mark.filterwarnings("error")
+    def test_what_begins_after_the_context_has_no_effect(self) -> None:
+        x = np.where(np.arange(N + H) > N, 2.0, 0.0)
+        assert not explained(series_of(noise(N), x), N).any()
+
     def test_terms_are_standardised(self) -> None:
         terms = make_terms(100 + 5 * noise((2, N + H)), N)
         np.testing.assert_allclose(terms[:, :N].mean(1), 0, atol=1e-9)

@@ -61,9 +61,11 @@ def make_terms(covariates: Array, context: int) -> Array:
     """
     rows = []
     for values in covariates:
-        if np.isnan(values[:context]).all():
+        largest = np.nanmax(np.abs(values[:context]), initial=0.0)
+        # all zero or missing: in a context that never saw it act, nothing is to be learned of it
+        if not largest > 0:
             continue
-        filled = _without_gaps(values / np.nanmax(np.abs(values[:context]), initial=1e-300))
+        filled = _without_gaps(values / max(largest, 1e-300))
         shapes = [filled]
         if len(np.unique(filled[:context])) > MANY_VALUES:
             lower, upper = np.quantile(filled[:context], (1 / 3, 2 / 3))
