@@ -13,13 +13,13 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
     Instance,
     called,
     check_labels,
-    inferred_frequency,
+    labels_at,
     last_rows,
     numbers,
     rows_ahead,
     rows_at,
     split_instances,
-    steps_after,
+    steps_of,
     time_grid,
 )
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -75,13 +75,6 @@ class Context(NamedTuple):
             exogenous = exogenous.reindex(last.index)
         return Context(last, exogenous, self.length)
 
-    def frequency_at(self, cutoff: pd.DatetimeIndex) -> Any:
-        """Frequency of a series that ends at the cutoff, or None."""
-        for part in split_instances(self.y).values():
-            if part.index[-1] == cutoff[0]:
-                return inferred_frequency(part.index)
-        return None
-
     def instances(self, fh: ForecastingHorizon, freq: Any) -> list[Instance]:
         """Every series on its whole time index, and what the horizon asks of it."""
         instances: list[Instance] = []
@@ -90,15 +83,10 @@ class Context(NamedTuple):
             if times is None or not y.index.equals(times):  # most panels share one time index
                 times = y.index
                 grid = time_grid(times, freq, self.length, called(key))
-                cutoff = grid[-1:]
-                # a horizon keeps the frequency of the first cutoff that it meets
-                own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=cutoff)
-                labels = own.to_absolute_index(cutoff)
-                steps = steps_after(own, labels, grid, called(key))
+                steps, labels = steps_of(fh, grid, called(key))
                 ahead = grid[:0]
                 if steps.max() > 0:
-                    every = ForecastingHorizon(range(1, steps.max() + 1))
-                    ahead = every.to_absolute_index(cutoff)
+                    ahead = labels_at(grid, np.arange(1, steps.max() + 1))
             values = y if y.index.equals(grid) else y.reindex(grid)
             instances.append(Instance(key, values, steps, labels, ahead))
         return instances

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.tseries.frequencies import to_offset
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -120,13 +121,48 @@ def inferred_frequency(times: Any) -> Any:
     return pd.infer_freq(times) if len(times) > 2 else None
 
 
-def steps_after(
-    fh: ForecastingHorizon, labels: pd.Index, grid: Any, name: str
-) -> NDArray[np.int64]:
-    """Steps after the end of one instance's time index at which a horizon has its labels."""
-    relative = fh.is_relative and not isinstance(fh.to_pandas(), pd.TimedeltaIndex)
-    if relative or not isinstance(labels, pd.DatetimeIndex):
-        return fh.to_relative(grid[-1:]).to_numpy().astype(np.int64)
+def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
+    """Return a frequency that a series tells, of one with this end if possible, or None.
+
+    It is for series that are too short to tell their own; `end` is one of its steps.
+    """
+    parts = [part.index for part in split_instances(table).values()]
+    for times in sorted(parts, key=lambda times: times[-1] != end):
+        if isinstance(times, pd.DatetimeIndex):
+            found = times.freq or inferred_frequency(times)
+            if found is not None and (end is None or to_offset(found).is_on_offset(end)):
+                return found
+    return None
+
+
+def labels_at(grid: Any, steps: NDArray[np.int64]) -> pd.Index:
+    """Labels of ascending steps after the end of a time index; 0 is its end."""
+    first, last = min(int(steps[0]), 0), int(steps[-1])
+    if isinstance(grid, pd.DatetimeIndex):
+        # sktime adds one step at a time, which is slow and turns days into 24 hours
+        start = grid[-1]
+        if first < 0:
+            start = pd.date_range(end=start, periods=1 - first, freq=grid.freq)[0]
+        every: Any = pd.date_range(start, periods=last - first + 1, freq=grid.freq)
+    elif isinstance(grid, pd.PeriodIndex):
+        every = pd.period_range(grid[-1] + first, periods=last - first + 1, freq=grid.freq)
+    else:
+        every = pd.Index(np.arange(grid[-1] + first, grid[-1] + last + 1))
+    start = steps[0] - first
+    # a slice keeps the frequency
+    return every[start:] if len(steps) == len(every) - start else every[steps - first]
+
+
+def steps_of(fh: ForecastingHorizon, grid: Any, name: str) -> tuple[NDArray[np.int64], pd.Index]:
+    """Steps after the end of an instance's time index that a horizon asks for, and their labels."""
+    if fh.is_relative and not isinstance(fh.to_pandas(), pd.TimedeltaIndex):
+        steps = fh.to_numpy().astype(np.int64)
+        return steps, labels_at(grid, steps)
+    # a horizon keeps the frequency of the first cutoff that it meets
+    own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=grid[-1:])
+    labels = own.to_absolute_index(grid[-1:])
+    if not isinstance(labels, pd.DatetimeIndex):
+        return own.to_relative(grid[-1:]).to_numpy().astype(np.int64), labels
     # sktime would count in periods, which some frequencies lack, and which hold other time stamps
     if labels.tz != grid.tz:
         raise InvalidInputError(
@@ -141,7 +177,7 @@ def steps_after(
             f"fh asks for {strange[0]}, which is no step of {name}: it ends at {grid[-1]} and has "
             f"the frequency {grid.freqstr!r}"
         )
-    return (positions - (len(grid) - 1)).astype(np.int64)
+    return (positions - (len(grid) - 1)).astype(np.int64), labels
 
 
 def positions_of(instance: Instance) -> NDArray[np.intp]:
