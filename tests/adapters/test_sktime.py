@@ -178,6 +178,29 @@ class TestIndex:
             weeks = ForecastingHorizon(7 * pd.to_timedelta([-19, 0, 1, 5], "D"), is_relative=True)
             pd.testing.assert_series_equal(fitted.predict(weeks), expected, check_freq=False)
 
+    @pytest.mark.parametrize("context_length", [1, 3])
+    def test_a_short_context_does_not_change_the_frequency(self, context_length: int) -> None:
+        # sktime keeps the frequency of a series, but not of a panel
+        days = pd.bdate_range("2020-01-01", periods=12)
+        expected = list(pd.bdate_range(days[-1], periods=4)[1:])
+        short = forecaster(context_length=context_length)
+        for data in (wave(pd.DatetimeIndex(list(days))), panel({"k": wave(days)})):
+            fitted = short.clone().fit(data)
+            assert list(fitted.predict(NEXT).index.get_level_values(-1)) == expected
+            fitted.update(data.iloc[-1:])
+            assert list(fitted.predict(NEXT).index.get_level_values(-1)) == expected
+
+    def test_another_instance_may_tell_the_frequency(self) -> None:
+        index = pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=40, freq="MS")))
+        data = panel({"a": wave(index[:30]), "b": wave(index[38:])})
+        got = forecaster().fit(data).predict([1, 3])
+        assert list(got.loc["a"].index) == list(index[[30, 32]])
+        assert list(got.loc["b"].index) == list(pd.to_datetime(["2023-05-01", "2023-07-01"]))
+
+    def test_durations_are_no_time_index(self) -> None:
+        with pytest.raises(ValueError, match="is a TimedeltaIndex; use integers, a PeriodIndex or"):
+            forecaster().fit(wave(pd.timedelta_range("0D", periods=9)))
+
     def test_labels_between_the_steps_are_refused(self) -> None:
         data = wave(pd.date_range("2020-01-01", periods=40, freq="MS", tz="Europe/Berlin"))
         for day, message in (
@@ -337,6 +360,22 @@ class TestUpdate:
         ]
         np.testing.assert_allclose(scores[1], scores[0], rtol=1e-9)
         np.testing.assert_allclose(scores[2], scores[0], rtol=1e-9)
+
+    def test_other_indices_are_refused(self, y: pd.Series, three: pd.DataFrame) -> None:
+        stamps = y.set_axis(y.index.to_timestamp())
+        berlin = stamps.tz_localize("Europe/Berlin")
+        for known, later, message in (
+            (y, stamps, "y is time stamps; expected periods of frequency 'M', as in fit"),
+            (stamps, y, "y is periods of frequency 'M'; expected time stamps, as in fit"),
+            (stamps, y.reset_index(drop=True), "y is integers; expected time stamps"),
+            (y, y.iloc[::3].asfreq("Q"), "periods of frequency 'Q-DEC'; expected periods of freq"),
+            (berlin, stamps, "y is time stamps; expected time stamps of time zone Europe/Berlin"),
+            (berlin, berlin.tz_convert("UTC"), "of time zone UTC; expected .* Europe/Berlin"),
+            (three, y, "'M'; expected periods of frequency 'M' in the last of 2 levels"),
+            (three, pd.concat({"r": three}), "last of 3 levels; expected .* last of 2 levels"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                forecaster().fit(known).update(later)
 
     def test_other_columns_are_refused(self, y: pd.Series) -> None:
         both = pd.DataFrame({"u": y, "v": y + 1})

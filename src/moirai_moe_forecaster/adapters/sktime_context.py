@@ -13,6 +13,7 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
     Instance,
     called,
     check_labels,
+    check_times,
     labels_at,
     last_rows,
     numbers,
@@ -23,6 +24,9 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
     time_grid,
 )
 from moirai_moe_forecaster.errors import InvalidInputError
+
+LEAST_ROWS = 32
+"""How many rows are kept of shorter contexts too: fewer may not tell a frequency."""
 
 
 class Context(NamedTuple):
@@ -35,7 +39,7 @@ class Context(NamedTuple):
     X : DataFrame, or None
         Exogenous values at the same labels.
     length : int
-        Most rows of an instance.
+        Most steps of an instance that forecasts are made from.
     """
 
     y: pd.DataFrame
@@ -49,13 +53,15 @@ class Context(NamedTuple):
         check_labels(y.index, "y")
         if X is not None:
             check_labels(X.index, "X")
-        last = last_rows(y, length)
+        check_times(y.index)
+        last = last_rows(y, max(length, LEAST_ROWS))
         return cls(last, None if X is None else rows_at(X, last.index), length)
 
     def extended(self, y: pd.DataFrame, X: pd.DataFrame | None) -> Context:
         """Add rows; where a label is known, the new row wins."""
         known = self.y
         check_labels(y.index, "y")
+        check_times(y.index, known.index)
         if len(y.columns) == len(known.columns) == 1:
             known = known.set_axis(y.columns, axis=1)
         elif set(y.columns) != set(known.columns):
@@ -63,14 +69,14 @@ class Context(NamedTuple):
                 f"y has the columns {list(y.columns)}; expected those seen in fit, "
                 f"{list(known.columns)}"
             )
-        exogenous = self.X
+        exogenous, kept = self.X, max(self.length, LEAST_ROWS)
         if X is not None:
             exogenous = self.check(X)
             rows = rows_at(X, y.index)
             rest = exogenous.drop(columns=X.columns).reindex(y.index)
             rows = pd.concat([rows, rest], axis=1)
-            exogenous = last_rows(rows, self.length, before=exogenous)
-        last = last_rows(y, self.length, before=known)
+            exogenous = last_rows(rows, kept, before=exogenous)
+        last = last_rows(y, kept, before=known)
         if exogenous is not None:
             exogenous = exogenous.reindex(last.index)
         return Context(last, exogenous, self.length)

@@ -51,6 +51,29 @@ def check_labels(index: Any, name: str) -> None:
             )
 
 
+def check_times(index: Any, known: Any = None) -> None:
+    """Check that a table has a time index that can be forecast, and of the same kind as before."""
+    got = _kind(index)
+    if known is not None and got != _kind(known):
+        raise InvalidInputError(f"the index of y is {got}; expected {_kind(known)}, as in fit")
+
+
+def _kind(index: Any) -> str:
+    times = index.levels[-1] if index.nlevels > 1 else index
+    if isinstance(times, pd.PeriodIndex):
+        kind = f"periods of frequency {times.freqstr!r}"
+    elif isinstance(times, pd.DatetimeIndex):
+        kind = "time stamps" if times.tz is None else f"time stamps of time zone {times.tz}"
+    elif pd.api.types.is_integer_dtype(times.dtype):
+        kind = "integers"
+    else:
+        raise InvalidInputError(
+            f"the time index of y is a {type(times).__name__}; "
+            "use integers, a PeriodIndex or a DatetimeIndex"
+        )
+    return kind if index.nlevels == 1 else f"{kind} in the last of {index.nlevels} levels"
+
+
 def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     """One table per instance, by its labels in sorted order; `()` for a series by itself."""
     levels: list[Any] = list(range(table.index.nlevels - 1))
