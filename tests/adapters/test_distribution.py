@@ -43,6 +43,50 @@ def test_parts_of_panels() -> None:
     assert whole.iat[4, 1].ppf(0.9) == pytest.approx(whole.quantile(0.9).iat[4, 1])
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        pd.Period("2005-02"),
+        "2005-02",
+        [pd.Period("2005-03"), pd.Period("2005-01")],
+        slice(pd.Period("2005-02"), None),
+        np.array([True, False, True]),
+        pd.PeriodIndex(["2005-03"], freq="M"),
+    ],
+    ids=lambda key: type(key).__name__,
+)
+def test_parts_are_those_of_pandas(key: object) -> None:
+    months = pd.period_range("2005-01", periods=3, freq="M")
+    values = np.arange(6.0).reshape(3, 2, 1) + NODE_SCORES
+    whole = ForecastDistribution(values, index=months, columns=["u", "v"])
+    means = whole.mean()
+    for rows, columns in ((key, slice(None)), (key, ["v"])):
+        got, expected = whole.loc[rows, columns].mean(), means.loc[rows, columns]
+        np.testing.assert_allclose(np.ravel(got), np.ravel(expected))
+    np.testing.assert_allclose(whole.iloc[1:, :1].mean(), means.iloc[1:, :1])
+    np.testing.assert_allclose(whole.iloc[[True, False, True]].mean(), means.iloc[[0, 2]])
+    assert whole.at[months[1], "v"].mean() == pytest.approx(means.at[months[1], "v"])
+
+
+def test_labels_that_are_not_there_are_refused() -> None:
+    whole = distribution()
+    months = pd.period_range("2005-01", periods=6, freq="M")
+    flat = ForecastDistribution(whole.values, index=months, columns=["u", "v"])
+    for get in (
+        lambda: flat.loc[[months[-1] + 1]],
+        lambda: flat.loc[months + 1],
+        lambda: flat.loc[:, ["w"]],
+        lambda: flat.at[months[-1] + 1, "u"],
+        lambda: whole.loc[["c"]],
+        lambda: whole.loc[[("a", 9)], ["u"]],
+        lambda: whole.loc[pd.MultiIndex.from_tuples([("a", 9)])],
+    ):
+        with pytest.raises(KeyError):
+            get()
+    with pytest.raises(IndexError):
+        flat.iloc[[6]]
+
+
 def test_samples_follow_the_ranks() -> None:
     opposite = np.stack((np.arange(50), 49 - np.arange(50)))[:, None]
     nodes = np.broadcast_to(NODE_SCORES, (2, 1, len(NODE_LEVELS)))
