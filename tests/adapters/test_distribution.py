@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from skpro.metrics import CRPS
+from skpro.metrics import CRPS, SquaredDistrLoss
 from skpro.utils import check_estimator
 
 from moirai_moe_forecaster.adapters.distribution import ForecastDistribution
@@ -128,6 +129,19 @@ def test_crps_is_that_of_a_normal_distribution() -> None:
     normal = Normal(ours.mean().to_numpy(), 2, columns=ours.columns)
     expected = CRPS()(truth.reset_index(drop=True), normal)
     assert CRPS()(truth, ours) == pytest.approx(expected, rel=1e-6)
+
+
+def test_density_norms_of_every_row() -> None:
+    norms = distribution().pdfnorm()
+    pd.testing.assert_index_equal(norms.index, distribution().index)
+    # of a normal distribution: 1 / (2 sd sqrt(pi))
+    np.testing.assert_allclose(norms, 1 / (4 * np.sqrt(np.pi)), rtol=1e-9)
+    assert distribution().iat[0, 1].pdfnorm() == pytest.approx(norms.iat[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = SquaredDistrLoss().evaluate_by_index(distribution().mean(), distribution())
+    peak = 1 / (2 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(loss.to_numpy(), norms.iat[0, 0] - 2 * peak, rtol=1e-6)
 
 
 def test_twelve_thousand_rows_take_under_a_second() -> None:

@@ -160,8 +160,20 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
             self._nodes, marginal.normal_score(np.asarray(p, dtype=np.float64))
         )
 
-    def _pdfnorm(self, a: float = 2) -> Array:
-        return marginal.density_norm(self._nodes, a)
+    def pdfnorm(self, a: float = 2) -> Any:
+        """Integral of each density to the power `a`.
+
+        Parameters
+        ----------
+        a : float, default=2
+
+        Returns
+        -------
+        DataFrame, or float of a single point
+        """
+        # skpro has no inner method for it: it draws samples, and mixes the rows of an instance
+        norms = marginal.density_norm(self._nodes, a)
+        return pd.DataFrame(norms, self.index, self.columns) if self.ndim else norms
 
     def _energy_self(self) -> Array:
         return self._row_sums(marginal.self_energy(self._nodes))
