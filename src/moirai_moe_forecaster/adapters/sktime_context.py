@@ -90,9 +90,8 @@ class Context(NamedTuple):
                 times = y.index
                 grid = time_grid(times, freq, self.length, called(key))
                 steps, labels = steps_of(fh, grid, called(key))
-                ahead = grid[:0]
-                if steps.max() > 0:
-                    ahead = labels_at(grid, np.arange(1, steps.max() + 1))
+                every = np.arange(1, steps.max() + 1)
+                ahead = labels if np.array_equal(steps, every) else labels_at(grid, every)
             values = y if y.index.equals(grid) else y.reindex(grid)
             instances.append(Instance(key, values, steps, labels, ahead))
         return instances

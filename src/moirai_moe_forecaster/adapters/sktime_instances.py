@@ -149,17 +149,22 @@ def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
 
     It is for series that are too short to tell their own; `end` is one of its steps.
     """
-    parts = [part.index for part in split_instances(table).values()]
-    for times in sorted(parts, key=lambda times: times[-1] != end):
-        if isinstance(times, pd.DatetimeIndex):
-            found = times.freq or inferred_frequency(times)
-            if found is not None and (end is None or to_offset(found).is_on_offset(end)):
-                return found
+    times = table.index.get_level_values(-1)
+    if not isinstance(times, pd.DatetimeIndex):
+        return None
+    levels = list(range(table.index.nlevels - 1))
+    rows = table.groupby(level=levels).indices.values() if levels else [slice(None)]
+    for part in sorted((times[places] for places in rows), key=lambda part: part[-1] != end):
+        found = part.freq or inferred_frequency(part)
+        if found is not None and (end is None or to_offset(found).is_on_offset(end)):
+            return found
     return None
 
 
 def labels_at(grid: Any, steps: NDArray[np.int64]) -> pd.Index:
     """Labels of ascending steps after the end of a time index; 0 is its end."""
+    if not len(steps):
+        return grid[:0]
     first, last = min(int(steps[0]), 0), int(steps[-1])
     if isinstance(grid, pd.DatetimeIndex):
         # sktime adds one step at a time, which is slow and turns days into 24 hours
