@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,11 @@ class TestIndex:
             fitted.update(data.iloc[-1:])
             assert list(fitted.predict(NEXT).index.get_level_values(-1)) == expected
 
+    def test_a_gap_before_a_short_context_does_not_matter(self) -> None:
+        index = pd.date_range("2020-01-01", periods=30, freq="h").delete(5)
+        got = forecaster(context_length=8).fit(wave(index)).predict([1])
+        assert got.index[0] == pd.Timestamp("2020-01-02 06:00")
+
     def test_another_instance_may_tell_the_frequency(self) -> None:
         index = pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=40, freq="MS")))
         data = panel({"a": wave(index[:30]), "b": wave(index[38:])})
@@ -286,6 +292,19 @@ class TestPanel:
         for index in times:
             fh.to_absolute_index(pd.DatetimeIndex(index[-1:], freq="D"))
         assert ours < time.process_time() - started - ours
+
+    def test_categories_as_names(self, three: pd.DataFrame) -> None:
+        names = pd.CategoricalDtype(["c", "none", "b", "a"])
+        levels = three.index.to_frame(index=False).astype({"instance": names})
+        data = three.set_axis(pd.MultiIndex.from_frame(levels))
+        fitted = forecaster().fit(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            got = fitted.predict(NEXT)
+        assert list(got.index.unique(0)) == ["c", "b", "a"]
+        expected = forecaster().fit(three).predict(NEXT)
+        for name in "abc":
+            np.testing.assert_allclose(got.loc[name], expected.loc[name], rtol=1e-4)
 
     def test_different_frequencies(self) -> None:
         days = wave(pd.date_range("2020-01-01", periods=200, freq="D"))

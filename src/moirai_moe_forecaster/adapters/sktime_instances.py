@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -80,7 +81,7 @@ def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     if not levels:
         return {(): table}
     # pandas before 3 warns about a list of one level
-    groups = table.groupby(level=levels if len(levels) > 1 else levels[0])
+    groups = table.groupby(level=levels if len(levels) > 1 else levels[0], observed=True)
     return {
         key if isinstance(key, tuple) else (key,): part.droplevel(levels) for key, part in groups
     }
@@ -94,7 +95,8 @@ def last_rows(table: pd.DataFrame, length: int, before: pd.DataFrame | None = No
     table = table.sort_index()
     levels = list(range(table.index.nlevels - 1))
     # a copy, as a view would keep all of the table in memory
-    return (table.groupby(level=levels).tail(length) if levels else table.tail(length)).copy()
+    groups = table.groupby(level=levels, observed=True) if levels else table
+    return groups.tail(length).copy()
 
 
 def rows_at(
@@ -127,7 +129,7 @@ def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
         return pd.period_range(times[0], times[-1], freq=times.freq)[-length:]
     if not isinstance(times, pd.DatetimeIndex):
         return pd.RangeIndex(times[0], times[-1] + 1)[-length:]
-    for candidate in (times.freq, inferred_frequency(times), freq):
+    for candidate in _candidates(times, freq, length):
         grid = (
             times[:0] if candidate is None else pd.date_range(times[0], times[-1], freq=candidate)
         )
@@ -138,6 +140,14 @@ def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
         f"{len(times)} time stamps from {times[0]} to {times[-1]}; give it one with "
         "y.asfreq(...), which makes absent steps missing values"
     )
+
+
+def _candidates(times: pd.DatetimeIndex, freq: Any, length: int) -> Iterator[Any]:
+    yield times.freq
+    yield inferred_frequency(times)
+    if length < len(times):  # there may be a gap before those
+        yield inferred_frequency(times[-length:])
+    yield freq
 
 
 def inferred_frequency(times: Any) -> Any:
@@ -153,7 +163,9 @@ def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
     if not isinstance(times, pd.DatetimeIndex):
         return None
     levels = list(range(table.index.nlevels - 1))
-    rows = table.groupby(level=levels).indices.values() if levels else [slice(None)]
+    rows: Any = [slice(None)]
+    if levels:
+        rows = table.groupby(level=levels, observed=True).indices.values()
     for part in sorted((times[places] for places in rows), key=lambda part: part[-1] != end):
         found = part.freq or inferred_frequency(part)
         if found is not None and (end is None or to_offset(found).is_on_offset(end)):
