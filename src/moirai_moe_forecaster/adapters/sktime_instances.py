@@ -80,10 +80,11 @@ def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     levels: list[Any] = list(range(table.index.nlevels - 1))
     if not levels:
         return {(): table}
-    # pandas before 3 warns about a list of one level
-    groups = table.groupby(level=levels if len(levels) > 1 else levels[0], observed=True)
+    groups = table.groupby(level=levels, observed=True).indices
+    by_time = table.set_axis(table.index.get_level_values(-1))
     return {
-        key if isinstance(key, tuple) else (key,): part.droplevel(levels) for key, part in groups
+        key if isinstance(key, tuple) else (key,): by_time.iloc[rows]
+        for key, rows in groups.items()
     }
 
 
@@ -133,7 +134,7 @@ def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
         grid = (
             times[:0] if candidate is None else pd.date_range(times[0], times[-1], freq=candidate)
         )
-        if times.isin(grid).all():
+        if times.equals(grid) or times.isin(grid).all():
             return grid[-length:]
     raise InvalidInputError(
         f"the time index of {name} has no frequency and none can be inferred from its "
