@@ -419,7 +419,8 @@ class TestUpdate:
         ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),
         ({"num_samples": None}, "num_samples must be an integer of at least 1, got None"),
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
-        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": "abacus"}, "the device 'abacus' cannot be used: Expected one of"),
+        ({"device": "cuda:77"}, "the device 'cuda:77' cannot be used"),
         ({"dtype": "int8"}, "dtype must be one of"),
     ],
 )

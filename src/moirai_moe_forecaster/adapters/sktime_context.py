@@ -70,13 +70,16 @@ class Context(NamedTuple):
                 f"{list(known.columns)}"
             )
         exogenous, kept = self.X, max(self.length, LEAST_ROWS)
+        last = last_rows(y, kept, before=known)
         if X is not None:
             exogenous = self.check(X)
-            rows = rows_at(X, y.index)
-            rest = exogenous.drop(columns=X.columns).reindex(y.index)
+            rows_at(X, y.index)
+            # and those that come late or are corrected
+            places = X.index.get_indexer(last.index)
+            rows = X.iloc[places[places >= 0]]
+            rest = exogenous.drop(columns=X.columns).reindex(rows.index)
             rows = pd.concat([rows, rest], axis=1)
             exogenous = last_rows(rows, kept, before=exogenous)
-        last = last_rows(y, kept, before=known)
         if exogenous is not None:
             exogenous = exogenous.reindex(last.index)
         return Context(last, exogenous, self.length)
