@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from skpro.metrics import CRPS
+from skpro.metrics import CRPS, SquaredDistrLoss
 from skpro.utils import check_estimator
 
 from moirai_moe_forecaster.adapters.distribution import ForecastDistribution
@@ -41,6 +42,50 @@ def test_parts_of_panels() -> None:
     pd.testing.assert_frame_equal(whole.iloc[[3, 0], [1, 0]].mean(), means.iloc[[3, 0], [1, 0]])
     assert whole.iat[4, 1].mean() == pytest.approx(means.iat[4, 1])
     assert whole.iat[4, 1].ppf(0.9) == pytest.approx(whole.quantile(0.9).iat[4, 1])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pd.Period("2005-02"),
+        "2005-02",
+        [pd.Period("2005-03"), pd.Period("2005-01")],
+        slice(pd.Period("2005-02"), None),
+        np.array([True, False, True]),
+        pd.PeriodIndex(["2005-03"], freq="M"),
+    ],
+    ids=lambda key: type(key).__name__,
+)
+def test_parts_are_those_of_pandas(key: object) -> None:
+    months = pd.period_range("2005-01", periods=3, freq="M")
+    values = np.arange(6.0).reshape(3, 2, 1) + NODE_SCORES
+    whole = ForecastDistribution(values, index=months, columns=["u", "v"])
+    means = whole.mean()
+    for rows, columns in ((key, slice(None)), (key, ["v"])):
+        got, expected = whole.loc[rows, columns].mean(), means.loc[rows, columns]
+        np.testing.assert_allclose(np.ravel(got), np.ravel(expected))
+    np.testing.assert_allclose(whole.iloc[1:, :1].mean(), means.iloc[1:, :1])
+    np.testing.assert_allclose(whole.iloc[[True, False, True]].mean(), means.iloc[[0, 2]])
+    assert whole.at[months[1], "v"].mean() == pytest.approx(means.at[months[1], "v"])
+
+
+def test_labels_that_are_not_there_are_refused() -> None:
+    whole = distribution()
+    months = pd.period_range("2005-01", periods=6, freq="M")
+    flat = ForecastDistribution(whole.values, index=months, columns=["u", "v"])
+    for get in (
+        lambda: flat.loc[[months[-1] + 1]],
+        lambda: flat.loc[months + 1],
+        lambda: flat.loc[:, ["w"]],
+        lambda: flat.at[months[-1] + 1, "u"],
+        lambda: whole.loc[["c"]],
+        lambda: whole.loc[[("a", 9)], ["u"]],
+        lambda: whole.loc[pd.MultiIndex.from_tuples([("a", 9)])],
+    ):
+        with pytest.raises(KeyError):
+            get()
+    with pytest.raises(IndexError):
+        flat.iloc[[6]]
 
 
 def test_samples_follow_the_ranks() -> None:
@@ -84,6 +129,19 @@ def test_crps_is_that_of_a_normal_distribution() -> None:
     normal = Normal(ours.mean().to_numpy(), 2, columns=ours.columns)
     expected = CRPS()(truth.reset_index(drop=True), normal)
     assert CRPS()(truth, ours) == pytest.approx(expected, rel=1e-6)
+
+
+def test_density_norms_of_every_row() -> None:
+    norms = distribution().pdfnorm()
+    pd.testing.assert_index_equal(norms.index, distribution().index)
+    # of a normal distribution: 1 / (2 sd sqrt(pi))
+    np.testing.assert_allclose(norms, 1 / (4 * np.sqrt(np.pi)), rtol=1e-9)
+    assert distribution().iat[0, 1].pdfnorm() == pytest.approx(norms.iat[0, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = SquaredDistrLoss().evaluate_by_index(distribution().mean(), distribution())
+    peak = 1 / (2 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(loss.to_numpy(), norms.iat[0, 0] - 2 * peak, rtol=1e-6)
 
 
 def test_twelve_thousand_rows_take_under_a_second() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from sktime.forecasting.compose import ForecastByLevel
 from sktime.forecasting.model_evaluation import evaluate
 from sktime.split import ExpandingWindowSplitter
 
+from moirai_moe_forecaster.adapters.sktime_context import Context
 from sktime_tables import columns, months, panel, wave
 from tiny_forecaster import TINY, forecaster
 
@@ -124,10 +127,12 @@ class TestIndex:
     @pytest.mark.parametrize("is_panel", [False, True])
     def test_labels_and_values(self, index: pd.Index, is_panel: bool) -> None:
         data = pd.DataFrame({"y": wave(index)})
-        cutoff = index[-1:]
-        if isinstance(index, pd.DatetimeIndex) and len(index) > 2:
-            cutoff = pd.DatetimeIndex(cutoff, freq=pd.infer_freq(index))
-        expected = ForecastingHorizon([1, 3]).to_absolute_index(cutoff)
+        if isinstance(index, pd.DatetimeIndex):
+            # not as sktime counts them: with pandas 2 its days are of 24 hours in any time zone
+            freq = index.freq or pd.infer_freq(index)
+            expected = pd.date_range(index[-1], periods=4, freq=freq)[[1, 3]]
+        else:
+            expected = ForecastingHorizon([1, 3]).to_absolute_index(index[-1:])
         fitted = forecaster().fit(panel({"k": data}) if is_panel else data)
         got = fitted.predict([1, 3])
         got = got.loc["k"] if is_panel else got
@@ -173,6 +178,34 @@ class TestIndex:
         if freq == "7D":
             weeks = ForecastingHorizon(7 * pd.to_timedelta([-19, 0, 1, 5], "D"), is_relative=True)
             pd.testing.assert_series_equal(fitted.predict(weeks), expected, check_freq=False)
+
+    @pytest.mark.parametrize("context_length", [1, 3])
+    def test_a_short_context_does_not_change_the_frequency(self, context_length: int) -> None:
+        # sktime keeps the frequency of a series, but not of a panel
+        days = pd.bdate_range("2020-01-01", periods=12)
+        expected = list(pd.bdate_range(days[-1], periods=4)[1:])
+        short = forecaster(context_length=context_length)
+        for data in (wave(pd.DatetimeIndex(list(days))), panel({"k": wave(days)})):
+            fitted = short.clone().fit(data)
+            assert list(fitted.predict(NEXT).index.get_level_values(-1)) == expected
+            fitted.update(data.iloc[-1:])
+            assert list(fitted.predict(NEXT).index.get_level_values(-1)) == expected
+
+    def test_a_gap_before_a_short_context_does_not_matter(self) -> None:
+        index = pd.date_range("2020-01-01", periods=30, freq="h").delete(5)
+        got = forecaster(context_length=8).fit(wave(index)).predict([1])
+        assert got.index[0] == pd.Timestamp("2020-01-02 06:00")
+
+    def test_another_instance_may_tell_the_frequency(self) -> None:
+        index = pd.DatetimeIndex(list(pd.date_range("2020-01-01", periods=40, freq="MS")))
+        data = panel({"a": wave(index[:30]), "b": wave(index[38:])})
+        got = forecaster().fit(data).predict([1, 3])
+        assert list(got.loc["a"].index) == list(index[[30, 32]])
+        assert list(got.loc["b"].index) == list(pd.to_datetime(["2023-05-01", "2023-07-01"]))
+
+    def test_durations_are_no_time_index(self) -> None:
+        with pytest.raises(ValueError, match="is a TimedeltaIndex; use integers, a PeriodIndex or"):
+            forecaster().fit(wave(pd.timedelta_range("0D", periods=9)))
 
     def test_labels_between_the_steps_are_refused(self) -> None:
         data = wave(pd.date_range("2020-01-01", periods=40, freq="MS", tz="Europe/Berlin"))
@@ -248,6 +281,31 @@ class TestPanel:
         flat = forecaster().fit(three).predict(NEXT)
         np.testing.assert_allclose(got.loc["s"], flat, rtol=1e-4)
 
+    def test_time_indices_of_their_own_are_no_burden(self) -> None:
+        day, fh = pd.Timedelta(1, "D"), ForecastingHorizon(range(1, 25))
+        times = [pd.date_range("2020-01-01", periods=50) + k * day for k in range(200)]
+        many = panel({k: pd.DataFrame({"y": 1.0}, index) for k, index in enumerate(times)})
+        context = Context.of(many, None, 50)
+        started = time.process_time()
+        context.instances(fh, None)
+        ours = time.process_time() - started
+        for index in times:
+            fh.to_absolute_index(pd.DatetimeIndex(index[-1:], freq="D"))
+        assert ours < time.process_time() - started - ours
+
+    def test_categories_as_names(self, three: pd.DataFrame) -> None:
+        names = pd.CategoricalDtype(["c", "none", "b", "a"])
+        levels = three.index.to_frame(index=False).astype({"instance": names})
+        data = three.set_axis(pd.MultiIndex.from_frame(levels))
+        fitted = forecaster().fit(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            got = fitted.predict(NEXT)
+        assert list(got.index.unique(0)) == ["c", "b", "a"]
+        expected = forecaster().fit(three).predict(NEXT)
+        for name in "abc":
+            np.testing.assert_allclose(got.loc[name], expected.loc[name], rtol=1e-4)
+
     def test_different_frequencies(self) -> None:
         days = wave(pd.date_range("2020-01-01", periods=200, freq="D"))
         weeks = wave(pd.date_range("2020-01-06", periods=20, freq="W-MON"))
@@ -322,6 +380,22 @@ class TestUpdate:
         np.testing.assert_allclose(scores[1], scores[0], rtol=1e-9)
         np.testing.assert_allclose(scores[2], scores[0], rtol=1e-9)
 
+    def test_other_indices_are_refused(self, y: pd.Series, three: pd.DataFrame) -> None:
+        stamps = y.set_axis(y.index.to_timestamp())
+        berlin = stamps.tz_localize("Europe/Berlin")
+        for known, later, message in (
+            (y, stamps, "y is time stamps; expected periods of frequency 'M', as in fit"),
+            (stamps, y, "y is periods of frequency 'M'; expected time stamps, as in fit"),
+            (stamps, y.reset_index(drop=True), "y is integers; expected time stamps"),
+            (y, y.iloc[::3].asfreq("Q"), "periods of frequency 'Q-DEC'; expected periods of freq"),
+            (berlin, stamps, "y is time stamps; expected time stamps of time zone Europe/Berlin"),
+            (berlin, berlin.tz_convert("UTC"), "of time zone UTC; expected .* Europe/Berlin"),
+            (three, y, "'M'; expected periods of frequency 'M' in the last of 2 levels"),
+            (three, pd.concat({"r": three}), "last of 3 levels; expected .* last of 2 levels"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                forecaster().fit(known).update(later)
+
     def test_other_columns_are_refused(self, y: pd.Series) -> None:
         both = pd.DataFrame({"u": y, "v": y + 1})
         with pytest.raises(ValueError, match=r"columns \['u', 'w'\]; expected"):
@@ -345,7 +419,8 @@ class TestUpdate:
         ({"context_length": 0}, "context_length must be an integer of at least 1, got 0"),
         ({"num_samples": None}, "num_samples must be an integer of at least 1, got None"),
         ({"batch_size": 2.5}, "batch_size must be an integer of at least 1, got 2.5"),
-        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": "abacus"}, "the device 'abacus' cannot be used: Expected one of"),
+        ({"device": "cuda:77"}, "the device 'cuda:77' cannot be used"),
         ({"dtype": "int8"}, "dtype must be one of"),
     ],
 )

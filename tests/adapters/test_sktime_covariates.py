@@ -105,6 +105,8 @@ class TestExogenous:
         pd.testing.assert_series_equal(updated.predict(self.H, X), refitted)
         partly = forecaster().fit(y, X).update(y.iloc[50:], X[["a"]])
         pd.testing.assert_series_equal(partly.predict(self.H, X), refitted)
+        late = forecaster().fit(y.iloc[:30], X.iloc[:30] + 1).update(y.iloc[30:50])
+        pd.testing.assert_series_equal(late.update(y.iloc[50:], X).predict(self.H, X), refitted)
         ignorant = forecaster().fit(y.iloc[:40], X.iloc[:40]).update(y.iloc[40:])
         unknown = X.copy()
         unknown.iloc[40:60] = np.nan

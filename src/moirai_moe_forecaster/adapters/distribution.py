@@ -13,6 +13,19 @@ from moirai_moe_forecaster.inference import marginal
 from moirai_moe_forecaster.inference.marginal import Array
 
 
+def _positions(labels: pd.Index, key: Any) -> Any:
+    """Positions that pandas' loc selects: one, several or, for no key, None."""
+    if key is None:
+        return None
+    # skpro takes a label that is not there for the last one
+    places = pd.Series(np.arange(len(labels)), labels)
+    if isinstance(key, list) and labels.nlevels > 1 and all(isinstance(k, tuple) for k in key):
+        # which may be the first levels of rows only
+        return np.concatenate([np.atleast_1d(places.loc[one]) for one in key])
+    found = places.loc[key]
+    return found.to_numpy() if isinstance(found, pd.Series) else found
+
+
 class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
     """Marginal distributions of a forecast, with the dependence between its points for sampling.
 
@@ -93,7 +106,20 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
             if any(isinstance(key, list | slice | np.ndarray) for key in rowidx):
                 keys = [None if isinstance(k, slice) and k == every else k for k in rowidx]
                 rowidx, colidx = keys
-        part: ForecastDistribution = super()._loc(rowidx, colidx)
+        return self._iloc(_positions(self.index, rowidx), _positions(self.columns, colidx))
+
+    def _at(self, rowidx: Any = None, colidx: Any = None) -> ForecastDistribution:
+        rows, columns = _positions(self.index, rowidx), _positions(self.columns, colidx)
+        part: ForecastDistribution = self._iat(rows, columns)
+        return part
+
+    def _iloc(self, rowidx: Any = None, colidx: Any = None) -> ForecastDistribution:
+        # skpro takes masks for positions and no slices
+        rows, columns = (
+            key if key is None else np.arange(length)[key]
+            for key, length in zip((rowidx, colidx), self.shape, strict=True)
+        )
+        part: ForecastDistribution = super()._iloc(rows, columns)
         return part
 
     def _subset_params(
@@ -134,8 +160,20 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
             self._nodes, marginal.normal_score(np.asarray(p, dtype=np.float64))
         )
 
-    def _pdfnorm(self, a: float = 2) -> Array:
-        return marginal.density_norm(self._nodes, a)
+    def pdfnorm(self, a: float = 2) -> Any:
+        """Integral of each density to the power `a`.
+
+        Parameters
+        ----------
+        a : float, default=2
+
+        Returns
+        -------
+        DataFrame, or float of a single point
+        """
+        # skpro has no inner method for it: it draws samples, and mixes the rows of an instance
+        norms = marginal.density_norm(self._nodes, a)
+        return pd.DataFrame(norms, self.index, self.columns) if self.ndim else norms
 
     def _energy_self(self) -> Array:
         return self._row_sums(marginal.self_energy(self._nodes))

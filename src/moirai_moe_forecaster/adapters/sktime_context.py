@@ -13,16 +13,20 @@ from moirai_moe_forecaster.adapters.sktime_instances import (
     Instance,
     called,
     check_labels,
-    inferred_frequency,
+    check_times,
+    labels_at,
     last_rows,
     numbers,
     rows_ahead,
     rows_at,
     split_instances,
-    steps_after,
+    steps_of,
     time_grid,
 )
 from moirai_moe_forecaster.errors import InvalidInputError
+
+LEAST_ROWS = 32
+"""How many rows are kept of shorter contexts too: fewer may not tell a frequency."""
 
 
 class Context(NamedTuple):
@@ -35,7 +39,7 @@ class Context(NamedTuple):
     X : DataFrame, or None
         Exogenous values at the same labels.
     length : int
-        Most rows of an instance.
+        Most steps of an instance that forecasts are made from.
     """
 
     y: pd.DataFrame
@@ -49,13 +53,15 @@ class Context(NamedTuple):
         check_labels(y.index, "y")
         if X is not None:
             check_labels(X.index, "X")
-        last = last_rows(y, length)
+        check_times(y.index)
+        last = last_rows(y, max(length, LEAST_ROWS))
         return cls(last, None if X is None else rows_at(X, last.index), length)
 
     def extended(self, y: pd.DataFrame, X: pd.DataFrame | None) -> Context:
         """Add rows; where a label is known, the new row wins."""
         known = self.y
         check_labels(y.index, "y")
+        check_times(y.index, known.index)
         if len(y.columns) == len(known.columns) == 1:
             known = known.set_axis(y.columns, axis=1)
         elif set(y.columns) != set(known.columns):
@@ -63,24 +69,20 @@ class Context(NamedTuple):
                 f"y has the columns {list(y.columns)}; expected those seen in fit, "
                 f"{list(known.columns)}"
             )
-        exogenous = self.X
+        exogenous, kept = self.X, max(self.length, LEAST_ROWS)
+        last = last_rows(y, kept, before=known)
         if X is not None:
             exogenous = self.check(X)
-            rows = rows_at(X, y.index)
-            rest = exogenous.drop(columns=X.columns).reindex(y.index)
+            rows_at(X, y.index)
+            # and those that come late or are corrected
+            places = X.index.get_indexer(last.index)
+            rows = X.iloc[places[places >= 0]]
+            rest = exogenous.drop(columns=X.columns).reindex(rows.index)
             rows = pd.concat([rows, rest], axis=1)
-            exogenous = last_rows(rows, self.length, before=exogenous)
-        last = last_rows(y, self.length, before=known)
+            exogenous = last_rows(rows, kept, before=exogenous)
         if exogenous is not None:
             exogenous = exogenous.reindex(last.index)
         return Context(last, exogenous, self.length)
-
-    def frequency_at(self, cutoff: pd.DatetimeIndex) -> Any:
-        """Frequency of a series that ends at the cutoff, or None."""
-        for part in split_instances(self.y).values():
-            if part.index[-1] == cutoff[0]:
-                return inferred_frequency(part.index)
-        return None
 
     def instances(self, fh: ForecastingHorizon, freq: Any) -> list[Instance]:
         """Every series on its whole time index, and what the horizon asks of it."""
@@ -90,15 +92,9 @@ class Context(NamedTuple):
             if times is None or not y.index.equals(times):  # most panels share one time index
                 times = y.index
                 grid = time_grid(times, freq, self.length, called(key))
-                cutoff = grid[-1:]
-                # a horizon keeps the frequency of the first cutoff that it meets
-                own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=cutoff)
-                labels = own.to_absolute_index(cutoff)
-                steps = steps_after(own, labels, grid, called(key))
-                ahead = grid[:0]
-                if steps.max() > 0:
-                    every = ForecastingHorizon(range(1, steps.max() + 1))
-                    ahead = every.to_absolute_index(cutoff)
+                steps, labels = steps_of(fh, grid, called(key))
+                every = np.arange(1, steps.max() + 1)
+                ahead = labels if np.array_equal(steps, every) else labels_at(grid, every)
             values = y if y.index.equals(grid) else y.reindex(grid)
             instances.append(Instance(key, values, steps, labels, ahead))
         return instances

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.tseries.frequencies import to_offset
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -50,15 +52,39 @@ def check_labels(index: Any, name: str) -> None:
             )
 
 
+def check_times(index: Any, known: Any = None) -> None:
+    """Check that a table has a time index that can be forecast, and of the same kind as before."""
+    got = _kind(index)
+    if known is not None and got != _kind(known):
+        raise InvalidInputError(f"the index of y is {got}; expected {_kind(known)}, as in fit")
+
+
+def _kind(index: Any) -> str:
+    times = index.levels[-1] if index.nlevels > 1 else index
+    if isinstance(times, pd.PeriodIndex):
+        kind = f"periods of frequency {times.freqstr!r}"
+    elif isinstance(times, pd.DatetimeIndex):
+        kind = "time stamps" if times.tz is None else f"time stamps of time zone {times.tz}"
+    elif pd.api.types.is_integer_dtype(times.dtype):
+        kind = "integers"
+    else:
+        raise InvalidInputError(
+            f"the time index of y is a {type(times).__name__}; "
+            "use integers, a PeriodIndex or a DatetimeIndex"
+        )
+    return kind if index.nlevels == 1 else f"{kind} in the last of {index.nlevels} levels"
+
+
 def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     """One table per instance, by its labels in sorted order; `()` for a series by itself."""
     levels: list[Any] = list(range(table.index.nlevels - 1))
     if not levels:
         return {(): table}
-    # pandas before 3 warns about a list of one level
-    groups = table.groupby(level=levels if len(levels) > 1 else levels[0])
+    groups = table.groupby(level=levels, observed=True).indices
+    by_time = table.set_axis(table.index.get_level_values(-1))
     return {
-        key if isinstance(key, tuple) else (key,): part.droplevel(levels) for key, part in groups
+        key if isinstance(key, tuple) else (key,): by_time.iloc[rows]
+        for key, rows in groups.items()
     }
 
 
@@ -70,7 +96,8 @@ def last_rows(table: pd.DataFrame, length: int, before: pd.DataFrame | None = No
     table = table.sort_index()
     levels = list(range(table.index.nlevels - 1))
     # a copy, as a view would keep all of the table in memory
-    return (table.groupby(level=levels).tail(length) if levels else table.tail(length)).copy()
+    groups = table.groupby(level=levels, observed=True) if levels else table
+    return groups.tail(length).copy()
 
 
 def rows_at(
@@ -103,11 +130,11 @@ def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
         return pd.period_range(times[0], times[-1], freq=times.freq)[-length:]
     if not isinstance(times, pd.DatetimeIndex):
         return pd.RangeIndex(times[0], times[-1] + 1)[-length:]
-    for candidate in (times.freq, inferred_frequency(times), freq):
+    for candidate in _candidates(times, freq, length):
         grid = (
             times[:0] if candidate is None else pd.date_range(times[0], times[-1], freq=candidate)
         )
-        if times.isin(grid).all():
+        if times.equals(grid) or times.isin(grid).all():
             return grid[-length:]
     raise InvalidInputError(
         f"the time index of {name} has no frequency and none can be inferred from its "
@@ -116,17 +143,67 @@ def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
     )
 
 
+def _candidates(times: pd.DatetimeIndex, freq: Any, length: int) -> Iterator[Any]:
+    yield times.freq
+    yield inferred_frequency(times)
+    if length < len(times):  # there may be a gap before those
+        yield inferred_frequency(times[-length:])
+    yield freq
+
+
 def inferred_frequency(times: Any) -> Any:
     return pd.infer_freq(times) if len(times) > 2 else None
 
 
-def steps_after(
-    fh: ForecastingHorizon, labels: pd.Index, grid: Any, name: str
-) -> NDArray[np.int64]:
-    """Steps after the end of one instance's time index at which a horizon has its labels."""
-    relative = fh.is_relative and not isinstance(fh.to_pandas(), pd.TimedeltaIndex)
-    if relative or not isinstance(labels, pd.DatetimeIndex):
-        return fh.to_relative(grid[-1:]).to_numpy().astype(np.int64)
+def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
+    """Return a frequency that a series tells, of one with this end if possible, or None.
+
+    It is for series that are too short to tell their own; `end` is one of its steps.
+    """
+    times = table.index.get_level_values(-1)
+    if not isinstance(times, pd.DatetimeIndex):
+        return None
+    levels = list(range(table.index.nlevels - 1))
+    rows: Any = [slice(None)]
+    if levels:
+        rows = table.groupby(level=levels, observed=True).indices.values()
+    for part in sorted((times[places] for places in rows), key=lambda part: part[-1] != end):
+        found = part.freq or inferred_frequency(part)
+        if found is not None and (end is None or to_offset(found).is_on_offset(end)):
+            return found
+    return None
+
+
+def labels_at(grid: Any, steps: NDArray[np.int64]) -> pd.Index:
+    """Labels of ascending steps after the end of a time index; 0 is its end."""
+    if not len(steps):
+        return grid[:0]
+    first, last = min(int(steps[0]), 0), int(steps[-1])
+    if isinstance(grid, pd.DatetimeIndex):
+        # sktime adds one step at a time, which is slow and turns days into 24 hours
+        start = grid[-1]
+        if first < 0:
+            start = pd.date_range(end=start, periods=1 - first, freq=grid.freq)[0]
+        every: Any = pd.date_range(start, periods=last - first + 1, freq=grid.freq)
+    elif isinstance(grid, pd.PeriodIndex):
+        every = pd.period_range(grid[-1] + first, periods=last - first + 1, freq=grid.freq)
+    else:
+        every = pd.Index(np.arange(grid[-1] + first, grid[-1] + last + 1))
+    start = steps[0] - first
+    # a slice keeps the frequency
+    return every[start:] if len(steps) == len(every) - start else every[steps - first]
+
+
+def steps_of(fh: ForecastingHorizon, grid: Any, name: str) -> tuple[NDArray[np.int64], pd.Index]:
+    """Steps after the end of an instance's time index that a horizon asks for, and their labels."""
+    if fh.is_relative and not isinstance(fh.to_pandas(), pd.TimedeltaIndex):
+        steps = fh.to_numpy().astype(np.int64)
+        return steps, labels_at(grid, steps)
+    # a horizon keeps the frequency of the first cutoff that it meets
+    own = ForecastingHorizon(fh.to_pandas(), fh.is_relative, freq=grid[-1:])
+    labels = own.to_absolute_index(grid[-1:])
+    if not isinstance(labels, pd.DatetimeIndex):
+        return own.to_relative(grid[-1:]).to_numpy().astype(np.int64), labels
     # sktime would count in periods, which some frequencies lack, and which hold other time stamps
     if labels.tz != grid.tz:
         raise InvalidInputError(
@@ -141,7 +218,7 @@ def steps_after(
             f"fh asks for {strange[0]}, which is no step of {name}: it ends at {grid[-1]} and has "
             f"the frequency {grid.freqstr!r}"
         )
-    return (positions - (len(grid) - 1)).astype(np.int64)
+    return (positions - (len(grid) - 1)).astype(np.int64), labels
 
 
 def positions_of(instance: Instance) -> NDArray[np.intp]:

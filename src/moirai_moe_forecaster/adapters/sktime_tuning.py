@@ -13,11 +13,7 @@ import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import (
-    inferred_frequency,
-    split_instances,
-    target_values,
-)
+from moirai_moe_forecaster.adapters.sktime_instances import target_values, told_frequency
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.arguments import read_device
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -127,7 +123,7 @@ def tune(
     seed : int
     """
     context = Context.of(y, X, sys.maxsize)
-    freq = _frequency(y)
+    freq = told_frequency(y)
     instances = context.instances(ForecastingHorizon([0]), freq)
     _, future = context.covariates(instances, 0, context.X)
     series = [target_values(instance) for instance in instances]
@@ -169,13 +165,3 @@ def _validation(share: Any) -> str | float:
             f"validation_split must be None or a fraction between 0 and 1, got {share!r}"
         )
     return float(share)
-
-
-def _frequency(y: pd.DataFrame) -> Any:
-    """Return a frequency for series that are too short to tell their own, from one that tells."""
-    for part in split_instances(y).values():
-        if isinstance(part.index, pd.DatetimeIndex):
-            found = part.index.freq or inferred_frequency(part.index)
-            if found is not None:
-                return found
-    return None

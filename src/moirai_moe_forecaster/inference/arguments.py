@@ -26,9 +26,10 @@ def read_device(device: str | torch.device) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidInputError(f"unknown device {device!r}: {error}") from error
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InvalidInputError(f"the device {device!r} cannot be used: {error}") from error
+    return torch.device(device)
 
 
 def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
