@@ -177,8 +177,8 @@ class TestExogenous:
         np.testing.assert_array_equal(np.delete(covariates[:, 0], 4), np.delete(np.arange(40), 4))
 
     def test_changes_what_is_learned_and_forecasts_with_it(self) -> None:
-        y = wave(60)
         X = pd.DataFrame({"a": np.random.default_rng(0).normal(size=66)}, wave(66).index)
+        y = wave(60) + 5 * X["a"].iloc[:60]
         with_x = tuning(fit_strategy="minimal").fit(y, X)
         assert changed(weights(with_x), weights(tuning(fit_strategy="minimal").fit(y)))
         assert np.isfinite(with_x.predict(AHEAD, X)).all()
