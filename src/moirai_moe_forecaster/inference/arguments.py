@@ -26,10 +26,11 @@ def read_device(device: str | torch.device) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, TypeError, AssertionError) as error:
         raise InvalidInputError(f"the device {device!r} cannot be used: {error}") from error
-    return torch.device(device)
+    return chosen
 
 
 def read_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
