@@ -38,8 +38,7 @@ def main() -> None:
             found = pipeline.predict([*series[:, :context]], horizon, random_state=0).median
             last = series[:, context - period : context][:, np.arange(horizon) % period]
             naive, perfect, ours = (
-                np.abs(forecast - labels).mean()
-                for forecast in (last, clean[:, context:], np.asarray(found))
+                np.abs(forecast - labels).mean() for forecast in (last, clean[:, context:], found)
             )
             cells = f"{ours / naive:.2f} | {perfect / naive:.2f}"
             print(f"| {period} | {context:,} | {noise} | {cells} |", flush=True)

@@ -77,15 +77,17 @@ def _kind(index: Any) -> str:
 
 def split_instances(table: pd.DataFrame) -> dict[tuple[Any, ...], pd.DataFrame]:
     """One table per instance, by its labels in sorted order; `()` for a series by itself."""
-    levels: list[Any] = list(range(table.index.nlevels - 1))
-    if not levels:
-        return {(): table}
-    groups = table.groupby(level=levels, observed=True).indices
     by_time = table.set_axis(table.index.get_level_values(-1))
-    return {
-        key if isinstance(key, tuple) else (key,): by_time.iloc[rows]
-        for key, rows in groups.items()
-    }
+    return {key: by_time.iloc[places] for key, places in _places(table).items()}
+
+
+def _places(table: pd.DataFrame) -> dict[tuple[Any, ...], Any]:
+    """Positions of each instance's rows, by its labels in sorted order."""
+    levels = list(range(table.index.nlevels - 1))
+    if not levels:
+        return {(): slice(None)}
+    groups = table.groupby(level=levels, observed=True).indices
+    return {key if isinstance(key, tuple) else (key,): places for key, places in groups.items()}
 
 
 def last_rows(table: pd.DataFrame, length: int, before: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -163,11 +165,8 @@ def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
     times = table.index.get_level_values(-1)
     if not isinstance(times, pd.DatetimeIndex):
         return None
-    levels = list(range(table.index.nlevels - 1))
-    rows: Any = [slice(None)]
-    if levels:
-        rows = table.groupby(level=levels, observed=True).indices.values()
-    for part in sorted((times[places] for places in rows), key=lambda part: part[-1] != end):
+    parts = [times[places] for places in _places(table).values()]
+    for part in sorted(parts, key=lambda part: part[-1] != end):
         found = part.freq or inferred_frequency(part)
         if found is not None and (end is None or to_offset(found).is_on_offset(end)):
             return found
