@@ -86,10 +86,10 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     Block
     """
     prompt = prompt.to(next(network.parameters()).device)
-    given = prompt.given()
-    output = network.encode(given)
-    mixture = _next_patches(network, output.hidden, prompt.targets, prompt.context, 1)
-    context, count = output.cache, network.config.output_patches
+    given, count = prompt.given(), network.config.output_patches
+    output = network.encode(given, _ends(prompt, prompt.context))
+    mixture = network.head(output.hidden[:, None])
+    context, wanted = output.cache, _ends(prompt, count)
     own: TokenBatch | None = None
     past: list[KeyValue] = []
     for block in range(blocks):
@@ -110,8 +110,9 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
             start,
             visibility(TokenBatch(*(part[::paths] for part in new)), given),
             visibility(new, own),
+            wanted,
         )
-        mixture = _next_patches(network, hidden, prompt.targets, count, paths)
+        mixture = network.head(hidden.unflatten(0, (-1, paths)))
 
 
 def reestimated_rollout(
@@ -134,9 +135,9 @@ def reestimated_rollout(
     first = make_prompt(group, horizon, config, context_length).normaliser
     frame = Normaliser(*(part[:, None, :, :, None] for part in first))
     for block in range(blocks):
-        prompt = make_prompt(extended, max(horizon - block * size, 1), config, limit)
-        output = network.encode(prompt.given().to(device))
-        mixture = _next_patches(network, output.hidden, prompt.targets, prompt.context, paths)
+        prompt = make_prompt(extended, max(horizon - block * size, 1), config, limit).to(device)
+        output = network.encode(prompt.given(), _ends(prompt, prompt.context))
+        mixture = network.head(output.hidden.unflatten(0, (-1, paths)))
         now = Normaliser(*(part.unflatten(0, (-1, paths))[..., None] for part in prompt.normaliser))
         shift, factor = (now.location - frame.location) / frame.scale, now.scale / frame.scale
         unit = (part.float().to(device).expand(1, *mixture.shape) for part in (shift, factor))
@@ -191,12 +192,10 @@ def marginalise(
     return Marginal(quantile, mean, draw, share)
 
 
-def _next_patches(
-    network: MoiraiMoE, hidden: Tensor, targets: int, length: int, paths: int
-) -> Mixture:
-    """Read what follows the targets, which are the first variates, `length` tokens each."""
-    last = torch.arange(1, targets + 1, device=hidden.device) * length - 1
-    return network.head(hidden[:, last].unflatten(0, (-1, paths)))
+def _ends(prompt: Prompt, length: int) -> Tensor:
+    """Positions of the targets' last tokens: the first variates, `length` tokens each."""
+    numbers = torch.arange(1, prompt.targets + 1, device=prompt.values.device)
+    return numbers * length - 1
 
 
 def _joined(earlier: Tensor, later: Tensor) -> Tensor:

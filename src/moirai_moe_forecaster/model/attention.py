@@ -28,6 +28,10 @@ class Visibility(NamedTuple):
     blocked: Tensor
     same_variate: Tensor
 
+    def of(self, wanted: Tensor | None) -> Visibility:
+        """Return the rows of some queries; of all by default."""
+        return self if wanted is None else Visibility(*(part[:, wanted] for part in self))
+
 
 class KeyValue(NamedTuple):
     """Keys and values of a stretch of tokens, (..., heads, token, head_dim) each."""
@@ -82,10 +86,15 @@ class AnyVariateAttention(nn.Module):
         self.key_norm = RMSNorm(head_dim)
         self.variate_bias = nn.Parameter(torch.zeros(2, num_heads))
 
-    def forward(self, x: Tensor, angles: Rotation, sight: Visibility) -> tuple[Tensor, KeyValue]:
-        """Attend within `x` (batch, token, d_model); also return what later tokens may reuse."""
-        query, new = self._project(x, angles)
-        bias = self._bias(sight).to(query.dtype)
+    def forward(
+        self, x: Tensor, angles: Rotation, sight: Visibility, wanted: Tensor | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """Attend within `x` (batch, token, d_model); also return what later tokens may reuse.
+
+        `wanted` tells the positions of the tokens that attend, (query,); by default all do.
+        """
+        query, new = self._project(x, angles, wanted)
+        bias = self._bias(sight.of(wanted)).to(query.dtype)
         if bias.requires_grad and not bias.is_cuda:
             mixed = _attend(query, new, bias)
         else:
@@ -101,6 +110,7 @@ class AnyVariateAttention(nn.Module):
         start: int,
         context_sight: Visibility,
         path_sight: Visibility,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Attend from new tokens of many paths to one shared context and to each path's own past.
 
@@ -119,36 +129,42 @@ class AnyVariateAttention(nn.Module):
             How many tokens it holds already.
         context_sight : Visibility, (series, token, context token)
         path_sight : Visibility, (series * path, token, start + token)
+        wanted : Tensor, optional, (query,)
+            Positions of the new tokens that attend; by default all do.
 
         Returns
         -------
-        Tensor, (series * path, token, d_model)
+        Tensor, (series * path, query, d_model)
         """
-        query, new = self._project(x, angles)
+        query, new = self._project(x, angles, wanted)
         own = past.put(start, new)
-        series, tokens = context.keys.shape[0], x.shape[1]
+        context_sight, path_sight = context_sight.of(wanted), path_sight.of(wanted)
+        series, queries = context.keys.shape[0], query.shape[2]
         paths = x.shape[0] // series
-        # (series, heads, path * token, head_dim): one product with the shared keys
+        # (series, heads, path * query, head_dim): one product with the shared keys
         stacked = query.unflatten(0, (series, paths)).transpose(1, 2).flatten(2, 3)
         root = math.sqrt(query.shape[-1])
-        shared = (stacked @ context.keys.mT / root).unflatten(2, (paths, tokens))
+        shared = (stacked @ context.keys.mT / root).unflatten(2, (paths, queries))
         shared = (shared + self._bias(context_sight)[:, :, None]).transpose(1, 2)
         private = query @ own.keys.mT / root + self._bias(path_sight)
         logits = torch.cat((shared.flatten(0, 1), private), -1)
         weights = logits.softmax(-1).to(query.dtype)
         width = context.keys.shape[-2]
         to_context = weights[..., :width].unflatten(0, (series, paths)).transpose(1, 2)
-        mixed = (to_context.flatten(2, 3) @ context.values).unflatten(2, (paths, tokens))
+        mixed = (to_context.flatten(2, 3) @ context.values).unflatten(2, (paths, queries))
         mixed = mixed.transpose(1, 2).flatten(0, 1) + weights[..., width:] @ own.values
         return self._merge(mixed)
 
-    def _project(self, x: Tensor, angles: Rotation) -> tuple[Tensor, KeyValue]:
+    def _project(
+        self, x: Tensor, angles: Rotation, wanted: Tensor | None
+    ) -> tuple[Tensor, KeyValue]:
         query, key, value = (
             self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        return rotate(self.query_norm(query), angles), KeyValue(
-            rotate(self.key_norm(key), angles), value
-        )
+        new = KeyValue(rotate(self.key_norm(key), angles), value)
+        if wanted is not None:
+            query, angles = query[:, :, wanted], Rotation(*(part[:, :, wanted] for part in angles))
+        return rotate(self.query_norm(query), angles), new
 
     def _merge(self, mixed: Tensor) -> Tensor:
         merged: Tensor = self.out(mixed.transpose(1, 2).flatten(2))

@@ -34,11 +34,12 @@ class Output(NamedTuple):
     Attributes
     ----------
     hidden : Tensor, (batch, token, d_model)
-        Final representations; `MoiraiMoE.head` turns them into distributions.
+        Final representations, of all tokens or of those that were wanted; `MoiraiMoE.head` turns
+        them into distributions.
     cache : list of KeyValue
         Per layer, what later tokens attend to.
     routings : list of Routing
-        Per layer, over the flattened (batch * token).
+        Per layer, over the flattened (batch * token) that passed through its experts.
     """
 
     hidden: Tensor
@@ -89,11 +90,11 @@ class Block(nn.Module):
         self.experts = Experts(config.d_model, config.d_ff, config.num_experts)
 
     def forward(
-        self, x: Tensor, angles: Rotation, sight: Visibility
+        self, x: Tensor, angles: Rotation, sight: Visibility, wanted: Tensor | None = None
     ) -> tuple[Tensor, KeyValue, Routing]:
-        """Transform tokens (batch, token, d_model) that attend to each other."""
-        attended, cache = self.attention(self.attention_norm(x), angles, sight)
-        x, routing = self._finish(x + attended)
+        """Transform tokens (batch, token, d_model) that attend to each other, or some of them."""
+        attended, cache = self.attention(self.attention_norm(x), angles, sight, wanted)
+        x, routing = self._finish(_some(x, wanted) + attended)
         return x, cache, routing
 
     def decode(
@@ -105,12 +106,13 @@ class Block(nn.Module):
         start: int,
         context_sight: Visibility,
         path_sight: Visibility,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Transform new tokens (series * path, token, d_model) of paths that share a context."""
         attended = self.attention.decode(
-            self.attention_norm(x), angles, context, past, start, context_sight, path_sight
+            self.attention_norm(x), angles, context, past, start, context_sight, path_sight, wanted
         )
-        return self._finish(x + attended)[0]
+        return self._finish(_some(x, wanted) + attended)[0]
 
     def _finish(self, x: Tensor) -> tuple[Tensor, Routing]:
         normed = self.expert_norm(x).flatten(0, 1)
@@ -148,14 +150,23 @@ class MoiraiMoE(nn.Module):
         """Return the distribution of the next patches: points (batch, token, patch, patch_size)."""
         return self.head(self.encode(tokens).hidden)
 
-    def encode(self, tokens: TokenBatch) -> Output:
-        """Run all blocks over tokens that attend to each other."""
+    def encode(self, tokens: TokenBatch, wanted: Tensor | None = None) -> Output:
+        """Run all blocks over tokens that attend to each other.
+
+        Parameters
+        ----------
+        tokens : TokenBatch
+        wanted : Tensor, optional, (query,)
+            Positions of the tokens whose representations are wanted, in this order: the last block
+            gives keys and values of the others and nothing else. By default all are.
+        """
         sight = visibility(tokens, tokens)
         angles = self._angles(tokens)
         x = self.embedding(tokens)
         cache, routings = [], []
         for block in self.blocks:
-            x, layer_cache, routing = block(x, angles, sight)
+            last = block is self.blocks[-1]
+            x, layer_cache, routing = block(x, angles, sight, wanted if last else None)
             cache.append(layer_cache)
             routings.append(routing)
         return Output(self.norm(x), cache, routings)
@@ -168,17 +179,25 @@ class MoiraiMoE(nn.Module):
         start: int,
         context_sight: Visibility,
         path_sight: Visibility,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Run all blocks over new tokens (series * path, token) of paths that share a context.
 
         `AnyVariateAttention.decode` has the shapes and writes to `past`. The result is the
-        representations (series * path, token, d_model).
+        representations (series * path, query, d_model), of all tokens or of those `wanted`.
         """
         angles = self._angles(tokens)
         x = self.embedding(tokens)
         for block, layer_context, layer_past in zip(self.blocks, context, past, strict=True):
             x = block.decode(  # type: ignore[operator]  # a Block
-                x, angles, layer_context, layer_past, start, context_sight, path_sight
+                x,
+                angles,
+                layer_context,
+                layer_past,
+                start,
+                context_sight,
+                path_sight,
+                wanted if block is self.blocks[-1] else None,
             )
         hidden: Tensor = self.norm(x)
         return hidden
@@ -219,3 +238,8 @@ class MoiraiMoE(nn.Module):
                 module.attention.out.weight.mul_(depth)
                 module.experts.weight_out.mul_(depth)
         self.projection.weight.mul_(0.1)
+
+
+def _some(x: Tensor, wanted: Tensor | None) -> Tensor:
+    """Tokens (batch, query, d_model) of `x`; all by default."""
+    return x if wanted is None else x[:, wanted]

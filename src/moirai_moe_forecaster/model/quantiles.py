@@ -73,12 +73,13 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     cdf = _Cdf(curves, weights.shape[2], scale)
     graph = cdf.graph(torch.cat((even, landmarks), 1).sort(1).values)
     for next_levels in (refined, near):
-        more = graph.brackets(next_levels).crossing(next_levels)
+        more = graph.brackets(graph.reached(next_levels)).crossing(next_levels)
         graph = graph.merged(cdf.graph(more))
-    brackets = graph.brackets(wanted)
+    right = graph.reached(wanted)
+    brackets = graph.brackets(right)
     crossing = brackets.crossing(wanted)
     counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
-    loose = brackets.far(wanted, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(wanted)
+    loose = brackets.far(wanted, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(right)
     some = loose.any(1)
     if bool(some.any()):
         # the loose levels of each such point, and others up to the most that any point has
@@ -129,12 +130,16 @@ class _Graph(NamedTuple):
         grid, order = torch.cat((self.grid, other.grid), 1).sort(1)
         return _Graph(grid, torch.cat((self.logits, other.logits), 1).gather(1, order))
 
-    def brackets(self, wanted: Tensor) -> _Brackets:
-        """Find where the graph reaches wanted logits (level,)."""
-        right = self._right(wanted)
+    def reached(self, wanted: Tensor) -> Tensor:
+        """Index of the first point that reaches each level, but never of the first of all."""
+        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
+        return right.clamp_(1, self.grid.shape[1] - 1)
+
+    def brackets(self, right: Tensor) -> _Brackets:
+        """Points (point, level) and those before them."""
         return _Brackets(*(part.gather(1, end) for part in self for end in (right - 1, right)))
 
-    def bent(self, wanted: Tensor) -> Tensor:
+    def bent(self, right: Tensor) -> Tensor:
         """Tell where a straight line may be far from the graph between the ends of a bracket.
 
         By the difference of its slope and those of the lines beside it.
@@ -143,12 +148,7 @@ class _Graph(NamedTuple):
         slope = self.logits.diff(dim=1) / width.clamp_min(LEAST_WIDTH)
         change = F.pad(slope.diff(dim=1).abs(), (1, 1))
         error = torch.maximum(change[:, :-1], change[:, 1:]).mul_(width).div_(8)
-        return error.gather(1, self._right(wanted) - 1) > BENT
-
-    def _right(self, wanted: Tensor) -> Tensor:
-        """Index of the first point that reaches each level, but never of the first of all."""
-        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
-        return right.clamp_(1, self.grid.shape[1] - 1)
+        return error.gather(1, right - 1) > BENT
 
 
 class _Brackets(NamedTuple):
