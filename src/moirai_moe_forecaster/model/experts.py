@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from moirai_moe_forecaster.model.routing import Routing
 
-# In float32 on a CPU, products of weights and tokens beat products of tokens and weights for some
-# numbers of tokens, up to four times (docs/benchmarks.md): for few tokens if they are contiguous,
-# for more if their features are. In bfloat16 it makes no difference.
+# In float32 on a CPU, products of weights and tokens beat products of tokens and weights for up to
+# 128 tokens, up to four times (docs/benchmarks.md): for few tokens if they are contiguous, for more
+# if their features are and they fill whole vectors. In bfloat16 it makes no difference.
 FEW_TOKENS = range(2, 11)
-FEATURE_MAJOR = range(16, 129)
+THIN = range(2, 129)
+VECTOR = 8
 
 
 class Experts(nn.Module):
@@ -79,20 +80,31 @@ class Experts(nn.Module):
 
 def _swiglu(x: Tensor, weight_in: Tensor, weight_out: Tensor) -> Tensor:
     """Apply one expert to its tokens."""
-    if len(x) == 1 and x.dtype == torch.float32 and not x.is_cuda:
-        # the product of a matrix and a vector takes more than twice the time of that and two
-        return _swiglu(x.repeat(2, 1), weight_in, weight_out)[:1]
+    tokens = len(x)
+    extra = _fast_number(tokens) - tokens
+    if extra and _on_cpu_in_float32(x):
+        x = F.pad(x, (0, 0, 0, extra))
     gate, linear = _product(x, weight_in).chunk(2, -1)
     gated = F.silu(gate) * linear
-    return _product(gated.contiguous() if len(x) in FEW_TOKENS else gated, weight_out)
+    return _product(gated.contiguous() if len(x) in FEW_TOKENS else gated, weight_out)[:tokens]
+
+
+def _fast_number(tokens: int) -> int:
+    """How many tokens take the least time if some are added: not one, nor parts of a vector."""
+    if tokens in FEW_TOKENS or tokens > THIN[-1]:
+        return tokens
+    return 2 if tokens == 1 else max(-(-tokens // VECTOR), 2) * VECTOR
 
 
 def _product(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply tokens (token, feature) by weights (output, feature) in the order that is fast."""
-    thin = len(x) in FEW_TOKENS or len(x) in FEATURE_MAJOR
-    if thin and x.dtype == torch.float32 and not x.is_cuda:
+    if len(x) in THIN and _on_cpu_in_float32(x):
         return (weight @ x.mT).mT
     return F.linear(x, weight)
+
+
+def _on_cpu_in_float32(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and not x.is_cuda
 
 
 class _Take(torch.autograd.Function):
