@@ -1,12 +1,14 @@
 """Fine-tune a checkpoint on benchmark sets as if they were a user's own, and on an unseen pattern.
 
     python examples/benchmarks/fine_tune.py FOLDER [--sets NAME ...] [--modes lora full]
-        [--model PATH] [--output FOLDER] [--pattern]
+        [--windows N] [--model PATH] [--output FOLDER] [--pattern]
 
 Each set is ``NAME.parquet`` (unique_id, ds, y) beside ``NAME.json`` (seasonality, horizon,
 offset). Only what lies before the last window is trained and validated on; that window is scored
-once, with the weights before and after. Minutes are of the processor, which other work cannot
-lengthen. ``--pattern`` does the same on series of period 37 with sharp peaks.
+once, with the weights before and after. With ``--windows N`` these are the last N windows, all
+forecast with the weights that were fine-tuned on what lies before the first of them. Minutes are of
+the processor, which other work cannot lengthen. ``--pattern`` does the same on series of period 37
+with sharp peaks.
 With ``--output``, results are stored there as they come, and a second run goes on.
 """
 
@@ -27,6 +29,7 @@ from moirai_moe_forecaster.evaluation import Task, geometric_mean, read_task, sp
 from moirai_moe_forecaster.evaluation.forecasters import predict_task
 from moirai_moe_forecaster.evaluation.metrics import score_terms
 from moirai_moe_forecaster.evaluation.report import markdown
+from moirai_moe_forecaster.inference.series import Array
 
 METRICS = ("MASE", "WQL", "coverage_50", "coverage_80", "coverage_95")
 PERIOD = 37
@@ -58,12 +61,32 @@ def scores(pipeline: MoiraiMoEPipeline, task: Task) -> dict[str, float]:
     return {name: terms[name].pooled() for name in METRICS}
 
 
-def fine_tuned(task: Task, model: str | None, mode: Any, minutes: float | None) -> dict[str, Any]:
+def last_windows(task: Task, count: int) -> tuple[Sequence[Array], Task]:
+    """What lies before the last windows of all series, and those windows as one task.
+
+    Of series that are two horizons longer than these windows.
+    """
+    ahead = task.horizon
+    whole = [np.concatenate(parts) for parts in zip(task.contexts, task.labels, strict=True)]
+    long = [series for series in whole if len(series) >= (count + 2) * ahead]
+    parts = []
+    for back in range(count):
+        series = [values[: len(values) - back * ahead] for values in long]
+        parts.append(split_task(task.name, series, ahead, task.seasonality, -ahead))
+    contexts = [context for part in parts for context in part.contexts]
+    labels = np.concatenate([part.labels for part in parts])
+    return parts[-1].contexts, parts[0]._replace(contexts=contexts, labels=labels)
+
+
+def fine_tuned(
+    task: Task, windows: int, model: str | None, mode: Any, minutes: float | None
+) -> dict[str, Any]:
     """Score before and after, with what the report says."""
+    training, scored = (task.contexts, task) if windows == 1 else last_windows(task, windows)
     base = MoiraiMoEPipeline.from_pretrained(model)
     started = time.process_time()
     tuned = base.fine_tune(
-        task.contexts, horizon=task.horizon, mode=mode, minutes=minutes, random_state=0
+        training, horizon=task.horizon, mode=mode, minutes=minutes, random_state=0
     )
     seconds = time.process_time() - started
     report = tuned.tuning
@@ -72,9 +95,9 @@ def fine_tuned(task: Task, model: str | None, mode: Any, minutes: float | None) 
     return {
         "task": task.name,
         "mode": mode,
-        "series": len(task.contexts),
-        "before": scores(base, task),
-        "after": scores(tuned, task),
+        "series": len(training),
+        "before": scores(base, scored),
+        "after": scores(tuned, scored),
         "minutes": seconds / 60,
         "steps": report.steps,
         "best_step": report.best_step,
@@ -113,6 +136,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", help="names; by default all of the folder")
     parser.add_argument("--modes", nargs="+", default=["lora", "full"])
+    parser.add_argument("--windows", type=int, default=1, help="last windows of every series")
     parser.add_argument("--model", help="directory or Hub name; by default the bundled checkpoint")
     parser.add_argument("--pattern", action="store_true", help="period 37 instead of the sets")
     parser.add_argument("--minutes", type=float, help="limit of each fine-tuning")
@@ -130,7 +154,9 @@ def main() -> None:
             if stored and stored.exists():
                 results.append(json.loads(stored.read_text()))
                 continue
-            results.append(fine_tuned(task, arguments.model, mode, arguments.minutes))
+            results.append(
+                fine_tuned(task, arguments.windows, arguments.model, mode, arguments.minutes)
+            )
             if stored:
                 stored.parent.mkdir(parents=True, exist_ok=True)
                 stored.write_text(json.dumps(results[-1]))

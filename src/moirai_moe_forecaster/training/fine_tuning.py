@@ -86,6 +86,9 @@ def fine_tune(
     for name, count in (("batch_size", batch_size), ("context_length", context_length)):
         if count is not None:
             check_count(name, count)
+    told = tuple(callbacks)
+    if bad := [callback for callback in told if not callable(callback)]:
+        raise InvalidInputError(f"callbacks must be functions of an Evaluation, got {bad[0]!r}")
     length = min(context_length or pipeline.max_context_length, pipeline.max_context_length)
     seed = draw_seed(random_state)
 
@@ -127,7 +130,7 @@ def fine_tune(
             context_length=length,
             patience=check_count("patience", patience),
             folder=folder,
-            callbacks=tuple(callbacks),
+            callbacks=told,
         )
 
     rates = (learning_rate,) if learning_rate is not None else RATES.get(mode, (1e-3,))

@@ -153,6 +153,7 @@ def split(series: Sequence[Series], horizon: int, validation: Any) -> Split:
     if not divided.validation:
         raise InvalidInputError(
             f"no series has {FEWEST_BEFORE} steps, some of them observed, before a held-out window "
-            f"of {horizon}: give longer series, a shorter horizon, or validation=None"
+            f"of {horizon} in which something is observed: give longer series, a shorter horizon, "
+            "or validation=None"
         )
     return divided

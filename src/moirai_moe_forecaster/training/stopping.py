@@ -8,6 +8,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from moirai_moe_forecaster.errors import InvalidInputError
+
 TIME_IS_UP = 1
 TERMINATED = 128 + signal.SIGTERM
 
@@ -22,9 +24,16 @@ class Stop:
     ----------
     minutes : float, optional
         From now until the run shall stop.
+
+    Raises
+    ------
+    InvalidInputError
+        If `minutes` is no number of at least 0.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
+        if minutes is not None and not (isinstance(minutes, int | float) and minutes >= 0):
+            raise InvalidInputError(f"minutes must be a number of at least 0, got {minutes!r}")
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._signal = 0
         self._previous: dict[int, Any] = {}

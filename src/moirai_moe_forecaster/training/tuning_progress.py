@@ -23,6 +23,7 @@ from moirai_moe_forecaster.training.state import STATE_FILE, State, load_state, 
 
 BEST_FILE = "best.safetensors"
 LEAST_GAIN = 0.005
+NEGLIGIBLE = 0.01
 CONFIDENCE = 0.9
 REFERENCE, BEST = "losses.reference.", "losses.best."
 
@@ -100,13 +101,20 @@ class Progress:
         best = next(e for e in self.history if e.step == self.best_step)
         return best.relative_to(self.history[0]) if self.best_step else 1.0
 
-    def since_best(self) -> int:
-        """How many evaluations there were since the best one."""
-        return sum(evaluation.step > self.best_step for evaluation in self.history)
+    def since_best(self, every: int) -> int:
+        """How many regular evaluations, `every` so many steps, there were since the best one."""
+        steps = [evaluation.step for evaluation in self.history]
+        return sum(step > self.best_step and step % every == 0 for step in steps)
 
-    def no_worse(self, losses: Losses) -> bool:
-        """Whether bootstrap samples leave it open that these losses are as low as the best."""
-        return self.best_losses is not None and self.best_losses.better_than(losses) < CONFIDENCE
+    def no_worse(self, evaluation: Evaluation, losses: Losses) -> bool:
+        """Whether losses are about as low as the best.
+
+        Higher by `NEGLIGIBLE` at the most, or not so in all but `CONFIDENCE` of bootstrap samples.
+        """
+        if self.best_losses is None:
+            return False
+        close = evaluation.relative_to(self.history[0]) <= self.best_ratio * (1 + NEGLIGIBLE)
+        return close or self.best_losses.better_than(losses) < CONFIDENCE
 
     @torch.no_grad()
     def restore(self, network: nn.Module, base: nn.Module, share: float = 1.0) -> None:

@@ -61,9 +61,9 @@ class Tuning:
 
     @property
     def found(self) -> float:
-        """Losses of the last evaluation relative to zero-shot."""
+        """Lowest losses of an evaluation relative to zero-shot."""
         history = self.progress.history
-        return history[-1].relative_to(history[0]) if len(history) > 1 else math.inf
+        return min((e.relative_to(history[0]) for e in history[1:]), default=math.inf)
 
     def run(self, stop: Stop, bar: tqdm[Any], until: int | None = None) -> str:
         """Take steps until something ends them, or up to one of them; return what it was."""
@@ -75,7 +75,7 @@ class Tuning:
         while not reason and self.state.step < steps:
             results.append(self._step())
             bar.update()
-            due = self.state.step % self.training.validate_every == 0
+            due = self._due(self.state.step)
             if int(self.state.skipped[1]) >= MOST_SKIPPED_STEPS:
                 reason = DIVERGED
             elif due or stop.reason == TIME_IS_UP or self.state.step == self.training.steps:
@@ -94,6 +94,14 @@ class Tuning:
         self.reason = reason
         return reason or f"all {steps} steps are done"
 
+    def _due(self, step: int) -> bool:
+        """Whether to evaluate after a step: regularly, and twice before the first regular time.
+
+        What a checkpoint can take over without loss may be learned in few steps.
+        """
+        every = self.training.validate_every
+        return step % every == 0 or step in (every // 4, every // 2)
+
     def least_change(self, base: MoiraiMoE, reason: str) -> Evaluation | None:
         """Restore the weights nearest to zero-shot that forecast as well as the best ones.
 
@@ -106,7 +114,7 @@ class Tuning:
             for share in SHARES:
                 progress.restore(network, base, share)
                 found, losses = self._evaluate()
-                if progress.no_worse(losses):
+                if progress.no_worse(found, losses):
                     progress.share = share
                     return found._replace(step=progress.best_step)
         progress.restore(network, base)
@@ -145,7 +153,7 @@ class Tuning:
             return ""
         if any([callback(found) for callback in self.callbacks]):
             return "a callback asked to stop"
-        if self.progress.since_best() >= self.patience:
+        if self.progress.since_best(self.training.validate_every) >= self.patience:
             return f"no improvement in {self.patience} evaluations"
         return ""
 
