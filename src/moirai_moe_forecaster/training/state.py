@@ -166,19 +166,28 @@ def save_state(folder: Path, state: State, training: TrainConfig, processes: Pro
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:
-    """Read the fields of the `TrainConfig` that a run was saved with.
+    """Read the fields of the `TrainConfig` that a run was saved with, and `saved_step` its step.
 
     Raises
     ------
     CheckpointError
         If there is no state, or it cannot be read.
     """
+    settings: dict[str, Any] = _saved(folder, "training")
+    return settings
+
+
+def saved_step(folder: Path) -> int:
+    """Read how many steps a saved run has done."""
+    return int(_saved(folder, "step"))
+
+
+def _saved(folder: Path, name: str) -> Any:
     try:
         with safe_open(folder / STATE_FILE, "pt") as file:
-            settings: dict[str, Any] = json.loads(file.metadata()["run"])["training"]
+            return json.loads(file.metadata()["run"])[name]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no run to resume: {error}") from error
-    return settings
 
 
 @torch.no_grad()
