@@ -23,10 +23,13 @@ FEWEST_POINTS = 8
 TAPER = 0.25  # share of the points that the taper fades in and out
 LAGS = 4  # a period is judged on this many of its multiples
 BACKGROUND = 16.0  # half-width of the window that the background is taken from, in 1/points
+ALTERNATION = 1.0
 GUARD = 1.5  # half-width of a line, which its own background leaves out
 DRIFT = 3.0  # lines below this many cycles a series are hard to tell from a drift
 DETECTED = 5.0  # standard deviations that noise of many periods rarely reaches
-SURE = 10.0
+SURE = 3.0
+BANDS = ((1.0, 5.0), (0.125, 6.0))
+LEAST = 0.05
 
 
 class Period(NamedTuple):
@@ -67,18 +70,79 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
     spectrum = _whiten(series, plan)
     found: list[Period] = []
     for _ in range(most):
-        correlation = _correlation(spectrum, plan)
-        length = _first(correlation, plan)
-        if not length:
+        best = _first(spectrum, plan)
+        if best is None:
             break
-        for length in _nested(length, _averaged(correlation, plan), plan):
-            score = _averaged(correlation, plan)[length] / plan.deviation[length]
-            certain = float(np.clip((score - DETECTED) / (SURE - DETECTED), 0, 1))
-            strength = certain * _share(series, observed, length, [p.length for p in found])
-            if strength > 0 and length not in [p.length for p in found]:
-                found.append(Period(length, strength))
-        spectrum = _without(spectrum, length, plan)
+        length, start, certain, mean, score, correlation, deviation = best
+        variogram = _variogram(series, observed, length, plan)
+        chain = _chain(length, start, _shares(variogram), mean, score, correlation, deviation)
+        if chain[-1] != length:
+            variogram = _variogram(series, observed, chain[-1], plan)
+        share = _shares(variogram)
+        for new in chain:
+            if new in [p.length for p in found]:
+                continue
+            earlier = max([p.length for p in found if p.length < new], default=1)
+            part = _share(variogram, share, new, earlier)
+            strength = certain * (part - LEAST) / (1 - LEAST)
+            if strength > 0:
+                found.append(Period(new, strength))
+        spectrum = _without(spectrum, chain[-1], plan)
     return found[:most]
+
+
+def _chain(length, start, share, mean, score, correlation, deviation) -> list[int]:
+    quotients = np.arange(1, length // start + 1)
+    divisors = np.rint(length / quotients).astype(int)
+    same = (share[divisors] >= 0.8 * share[length]) & (mean[divisors] >= 0.4 * mean[length])
+    length = int(divisors[np.flatnonzero(same)[-1]])
+    quotients = np.arange(5, length // start + 1)
+    divisors = np.rint(length / quotients).astype(int)
+    base = np.where((score[divisors] > 2) & (mean[divisors] >= 0.1 * mean[length]), share[divisors], 0)
+    length = _refined(length, correlation)
+    chain = _nested(length, mean, deviation)
+    if len(base) and base.max() >= 0.4 * share[length]:
+        chain = [_refined(int(divisors[base.argmax()]), correlation), *chain]
+    return chain
+
+
+def _shares(variogram: Array) -> Array:
+    total = np.concatenate(([0.0], np.cumsum(variogram)))
+    lag = np.arange(min(len(variogram) * 2 // 3, len(variogram)))
+    low, high = (lag + 1) // 2, 3 * lag // 2 + 1
+    around = (total[high] - total[low]) / np.maximum(high - low, 1)
+    return np.clip(1 - variogram[: len(lag)] / np.maximum(around, 1e-300), 0, 1)
+
+
+def _share(variogram: Array, share: Array, length: int, step: int) -> float:
+    if step == 1:
+        return float(share[length])
+    around = np.arange(-(-length // 2 // step) * step, 3 * length // 2 + 1, step)
+    around = around[(around > 0) & (around != length) & (around < len(variogram))]
+    return float(np.clip(1 - variogram[length] / variogram[around].mean(), 0, 1))
+
+
+def _variogram(series: Array, observed: NDArray[np.bool_], window: int, plan: _Plan) -> Array:
+    """Mean squared difference of the observed points that are so many steps apart; (lags,)."""
+    total = np.concatenate(([0.0], np.cumsum(series)))
+    level = (total[window:] - total[:-window]) / window
+    at = np.clip(np.arange(len(series)) - window // 2, 0, len(level) - 1)
+    values = np.where(observed, series - level[at], 0.0)
+    known, value, square = np.fft.rfft([observed.astype(float), values, values**2], plan.size)
+    cross = known.conj() * square
+    power = [cross + cross.conj() - 2 * np.abs(value) ** 2, np.abs(known) ** 2]
+    squares, pairs = np.fft.irfft(power, plan.size)
+    lags = min(3 * len(plan.pairs) // 2 + 2, len(series))
+    return np.maximum(squares[:lags], 0) / np.maximum(pairs[:lags], 0.5)
+
+
+def _refined(length: int, correlation: Array) -> int:
+    far = min(length + length // 10, len(correlation) // 2)
+    near = np.arange(max(2, length - length // 10), far + 1)
+    if len(near) == 1:
+        return length
+    times = np.arange(1, np.clip((len(correlation) - 1) // near[-1], 1, 12) + 1)
+    return int(near[correlation[near[:, None] * times].sum(1).argmax()])
 
 
 def _prepare(values: Array) -> tuple[NDArray[np.bool_], Array]:
@@ -135,8 +199,8 @@ def _plan(points: int) -> _Plan:
     line_low, line_high = np.clip(at - guard, low, high), np.clip(at + guard + 1, low, high)
     inside = np.maximum(high - low - (line_high - line_low), 1)
     cycles = np.maximum(at, 1) / ratio
-    mirrored = np.maximum(bins - 1 - at, 0.5) / ratio
-    weight = 1 / (1.78 * (1 + (DRIFT / cycles) ** 2))
+    from_end = (bins - 1 - at) / ratio
+    weight = 1 / (1.78 * (1 + (DRIFT / cycles) ** 2) * (1 + (ALTERNATION / (from_end + 0.5)) ** 2))
     weight[: int(ratio)] = 0
 
     lags = points // 2 + 1
@@ -175,7 +239,7 @@ def _whiten(series: Array, plan: _Plan) -> Array:
 
 def _correlation(spectrum: Array, plan: _Plan) -> Array:
     correlation = np.fft.irfft(spectrum, plan.size)[: len(plan.taper)]
-    return correlation / correlation[0]
+    return correlation / max(correlation[0], 1e-300)
 
 
 def _averaged(correlation: Array, plan: _Plan) -> Array:
@@ -186,34 +250,38 @@ def _averaged(correlation: Array, plan: _Plan) -> Array:
     return total / plan.pairs
 
 
-def _first(correlation: Array, plan: _Plan) -> int:
-    """Period that stands out most, or its shortest divisor that explains half as much; or 0."""
-    crossing = int((correlation <= 0).argmax())
-    mean = _averaged(correlation, plan)
-    start = max(crossing, 2)
-    if not crossing or start >= len(mean):
-        return 0
-    score = mean / plan.deviation
-    best = start + int(score[start:].argmax())
-    if score[best] < DETECTED:
-        return 0
-    divisors = np.rint(best / np.arange(1, best // start + 1)).astype(int)
-    enough = (mean[divisors] >= 0.75 * mean[best]) & (score[divisors] >= DETECTED)
-    short = int(divisors[enough].min())
-    low = max(start, short - short // 10)
-    return low + int(mean[low : short + short // 10 + 1].argmax())
+def _first(spectrum: Array, plan: _Plan):
+    for band, threshold in BANDS:
+        part = spectrum
+        if band < 1:
+            if len(plan.taper) < 128:
+                break
+            part = spectrum.copy()
+            part[int(band * len(part)) :] = 0
+        correlation = _correlation(part, plan)
+        below = correlation <= 0
+        start = max(int(below.argmax()), 2)
+        if not below.any() or start >= len(plan.pairs):
+            continue
+        mean = _averaged(correlation, plan)
+        deviation = plan.deviation / band**0.5
+        score = mean / deviation
+        best = start + int(score[start:].argmax())
+        if score[best] > threshold:
+            certain = min(float(score[best] - threshold) / SURE, 1.0)
+            return best, start, certain, mean, score, correlation, deviation
+    return None
 
 
-def _nested(length: int, mean: Array, plan: _Plan) -> list[int]:
+def _nested(length: int, mean: Array, deviation: Array) -> list[int]:
     chain = [length]
     while True:
         multiples = mean[:: chain[-1]]
         contrast = multiples[2:-1] - (multiples[1:-2] + multiples[3:]) / 2
         if not len(contrast):
             return chain
-        deviation = plan.deviation[:: chain[-1]][2:-1] * 1.5**0.5
         gain = contrast / np.maximum(1 - (multiples[1:-2] + multiples[3:]) / 2, 0.05)
-        score = contrast / deviation
+        score = contrast / (deviation[:: chain[-1]][2:-1] * 1.5**0.5)
         best = int(score.argmax())
         if score[best] < DETECTED or gain[best] < 0.3:
             return chain
@@ -237,15 +305,3 @@ def _without(spectrum: Array, length: int, plan: _Plan) -> Array:
     return np.where(near, np.minimum(1.0, plan.weight * 1.78), spectrum)
 
 
-def _share(series: Array, observed: NDArray[np.bool_], length: int, earlier: list[int]) -> float:
-    step = max([p for p in earlier if p < length], default=1)
-    around = np.arange(-(-length // 2 // step) * step, 3 * length // 2 + 1, step)
-    around = around[(around > 0) & (around != length) & (around <= len(series) - 2)]
-    around = around[:: max(1, len(around) // 12)]
-    mean = np.mean([_variogram(series, observed, int(lag)) for lag in around])
-    return float(np.clip(1 - _variogram(series, observed, length) / mean, 0, 1)) if mean else 0.0
-
-
-def _variogram(series: Array, observed: NDArray[np.bool_], lag: int) -> float:
-    difference = (series[lag:] - series[:-lag])[observed[lag:] & observed[:-lag]]
-    return float(difference @ difference) / max(len(difference), 1)
