@@ -99,10 +99,10 @@ def _ratios(frame: pd.DataFrame, kind: str, model: str, base: str) -> pd.DataFra
     first, second = (
         frame[frame["model"] == name].set_index(kind)[SCORES] for name in (model, base)
     )
-    return (first / second).rename(columns=lambda name: name.removeprefix("relative "))
+    return (first / second).set_axis(["MASE", "WQL"], axis=1)
 
 
 def _pairs(own: pd.DataFrame, models: Sequence[str]) -> list[str]:
     """MASE / WQL of every model."""
-    cells = own.set_index("model")
-    return [" / ".join(f"{cells.at[model, score]:.3f}" for score in SCORES) for model in models]
+    cells = own.set_index("model").loc[list(models), SCORES].to_numpy()
+    return [f"{mase:.3f} / {wql:.3f}" for mase, wql in cells]
