@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from moirai_moe_forecaster.inference.whitening import (
     Correlation,
-    Plan,
     Search,
     autocorrelation,
     plan_for,
@@ -30,11 +29,12 @@ LONGEST_HISTORY = 20_000
 FEWEST_POINTS = 8
 # Rough cycles have lines everywhere and need every point; smooth ones have a line or two among
 # the lowest frequencies, and need a clean background there.
-SEARCHES = (Search(1.0, 0.25, 1.5, 3.0, 5.0), Search(0.125, 0.5, 2.0, 5.0, 6.0))
+SEARCHES = (Search(1.0, 0.25, 1.5, 3.0, 2.0, 5.0), Search(0.125, 0.5, 2.0, 5.0, 3.0, 6.0))
 FEWEST_POINTS_SMOOTH = 128
 SURE = 3.0  # standard deviations beyond detection where a period counts in full
 LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
 NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
+FORGOTTEN, LASTING = 0.15, 0.4  # of what repeats after a period, part that does after many
 LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
 
 
@@ -85,9 +85,9 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
         best = int(np.argmax(margins))
         if margins[best] <= 0:
             break
-        chain = _cycles(correlations[best], series, observed, plans[best])
+        chain = _cycles(correlations[best], correlations[0], series, observed)
         certain = min(margins[best] / SURE, 1.0)
-        new = _measured(chain, certain, series, observed, plans[best], found)
+        new = _measured(chain, certain, series, observed, found)
         if not new:
             break
         found += new
@@ -125,7 +125,7 @@ def _prepared(values: Array) -> tuple[Mask, Array]:
 
 
 def _cycles(
-    correlation: Correlation, series: Array, observed: Mask, plan: Plan
+    correlation: Correlation, whole: Correlation, series: Array, observed: Mask
 ) -> list[tuple[int, float]]:
     """Lengths that nest into each other, shortest first, and how sure each is beside the period."""
     mean, score, _ = correlation
@@ -139,7 +139,7 @@ def _cycles(
 
     # The lines of a week outnumber those of its days: the day may be the greater part all the same.
     divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
-    inner = (score[divisors] > 2) & (mean[divisors] >= 0.1 * mean[length])
+    inner = whole.score[divisors] > 0
     length = _refined(length, variogram)
     chain = [(length, 1.0)]
     while True:
@@ -187,7 +187,6 @@ def _measured(
     certain: float,
     series: Array,
     observed: Mask,
-    plan: Plan,
     found: list[Period],
 ) -> list[Period]:
     """Periods of a chain that were not found before, with their strength."""
@@ -198,9 +197,9 @@ def _measured(
         if length in lengths:
             continue
         step = max((other for other in lengths if 2 * other <= length), default=1)
-        share = (_share(variogram, length, step) - LEAST_SHARE) / (1 - LEAST_SHARE)
-        if certain * sure * share > 0:
-            new.append(Period(length, certain * sure * share))
+        strength = certain * sure * _strength(variogram, length, step)
+        if strength > 0:
+            new.append(Period(length, strength))
             lengths.append(length)
     return new
 
@@ -235,14 +234,27 @@ def _shares(variogram: Array) -> Array:
     return np.clip(1 - variogram[: len(lag)] / np.maximum(around, 1e-300), 0, 1)
 
 
-def _share(variogram: Array, length: int, step: int) -> float:
-    """The same for one lag, against multiples of ``step``: what cycles of that length leave."""
+def _strength(variogram: Array, length: int, step: int) -> float:
+    """How much repeats with a length of what cycles of ``step`` leave, if it goes on repeating."""
     around = np.arange(-(-length // 2 // step) * step, 3 * length // 2 + 1, step)
     around = around[(around > 0) & (around != length) & (around < len(variogram))]
-    if not len(around):
+    level = float(variogram[around].mean()) if len(around) else 0.0
+    drop = level - float(variogram[length])
+    if drop <= 0:
         return 0.0
-    mean = float(variogram[around].mean())
-    return max(1 - float(variogram[length]) / mean, 0.0) if mean > 0 else 0.0
+    share = max(drop / level - LEAST_SHARE, 0.0) / (1 - LEAST_SHARE)
+    return share * _lasting(variogram, length, drop) if step == 1 else share
+
+
+def _lasting(variogram: Array, length: int, drop: float) -> float:
+    """Whether values also differ less over many periods; an autoregression forgets its cycle."""
+    far = np.arange(length, len(variogram) - length // 2, length)
+    far = far[2 * far >= len(variogram)]
+    if not len(far):
+        return 1.0
+    level = variogram[far[0] - length // 2 : far[-1] + length // 2 + 1].mean()
+    kept = float(level - variogram[far].mean()) / drop
+    return float(np.clip((kept - FORGOTTEN) / (LASTING - FORGOTTEN), 0, 1))
 
 
 def _refined(length: int, variogram: Array) -> int:
