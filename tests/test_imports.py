@@ -50,6 +50,7 @@ ALLOWED_LIBRARIES = {
         "inference/frame_times.py",
         "inference/panel.py",
         "inference/pipeline.py",
+        "inference/seasons.py",
         "training/windows.py",
         "evaluation",
         "routing_report.py",
