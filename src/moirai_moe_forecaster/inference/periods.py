@@ -37,10 +37,11 @@ SEARCHES = (
 )
 FEWEST_POINTS_SMOOTH = 128
 EASE = 2.25  # standard deviations that a clean cycle needs less
-CLEAN = 0.6, 0.85  # share of a series that repeats from where a cycle is clean
+CLEAN = 0.7, 0.9  # share of a series that repeats from where a cycle is clean
 SURE = 3.0  # standard deviations beyond detection where a period counts in full
 LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
 NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
+INNER = 0.3, 0.5  # of what repeats with a period, part that does with a divisor of it
 FORGOTTEN, LASTING = 0.15, 0.4  # of what repeats after a period, part that does after many
 LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
 
@@ -163,9 +164,6 @@ def _cycles(
     alike |= (share[divisors] >= 0.8 * share[length]) & (mean[divisors] >= 0.25 * mean[length])
     length = int(divisors[alike & (score[divisors] > 0)][-1])
 
-    # The lines of a week outnumber those of its days: the day may be the greater part all the same.
-    divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
-    inner = whole.score[divisors] > 0
     length = _refined(length, differences)
     chain = [(length, 1.0)]
     while True:
@@ -176,13 +174,28 @@ def _cycles(
         if times < NESTED:
             certain = chain.pop()[1]
         chain.append((longer, certain))
-    if inner.any():
-        part = np.where(inner, share[divisors], 0.0)
-        ratio = part.max() / max(share[length], LEAST_SHARE)
-        if ratio > 0.4:
-            day = _refined(int(divisors[part.argmax()]), differences)
-            chain.insert(0, (day, min((ratio - 0.4) / 0.2, 1.0)))
-    return chain
+    inner, certain = _inner(length, whole, share, differences)
+    return [(inner, certain), *chain] if certain > 0 else chain
+
+
+def _inner(length: int, whole: Correlation, share: Array, variogram: Array) -> tuple[int, float]:
+    """Divisor of a period that a good part of it repeats with, and how sure it is.
+
+    The lines of a week outnumber those of its days; still the day may be the greater part.
+    """
+    divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
+    least = INNER[0] * max(share[length], LEAST_SHARE)
+    divisors = divisors[(whole.score[divisors] > 0) & (share[divisors] > least)]
+    divisors = divisors[np.argsort(-share[divisors], kind="stable")][:4]
+    best, certain = 0, 0.0
+    for divisor in map(int, divisors):
+        # A few values of a table may be alike by chance, but not all days of a week.
+        days = 1 - variogram[divisor:length:divisor].mean() / variogram[1:length].mean()
+        ratio = float(days) / max(float(share[length]), LEAST_SHARE)
+        sure = float(np.clip((ratio - INNER[0]) / (INNER[1] - INNER[0]), 0, 1))
+        if sure > certain:
+            best, certain = _refined(divisor, variogram), sure
+    return best, certain
 
 
 def _multiple(length: int, correlation: Correlation, share: Array) -> tuple[int, float]:
@@ -218,7 +231,7 @@ def _measured(
         if length in lengths:
             continue
         step = max((other for other in lengths if 2 * other <= length), default=1)
-        strength = certain * sure * _strength(variogram, length, step)
+        strength = float(certain * sure * _strength(variogram, length, step))
         if strength > 0:
             new.append(Period(length, strength))
             lengths.append(length)
