@@ -41,8 +41,9 @@ CLEAN = 0.7, 0.9  # share of a series that repeats from where a cycle is clean
 SURE = 3.0  # standard deviations beyond detection where a period counts in full
 LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
 NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
-INNER = 0.3, 0.5  # of what repeats with a period, part that does with a divisor of it
+LEAST_INNER = 0.15  # of what repeats with a period, part that must with a divisor of it
 FORGOTTEN, LASTING = 0.15, 0.4  # of what repeats after a period, part that does after many
+MANY = 24  # seasons change in time: no further back
 LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
 
 
@@ -184,15 +185,16 @@ def _inner(length: int, whole: Correlation, share: Array, variogram: Array) -> t
     The lines of a week outnumber those of its days; still the day may be the greater part.
     """
     divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
-    least = INNER[0] * max(share[length], LEAST_SHARE)
-    divisors = divisors[(whole.score[divisors] > 0) & (share[divisors] > least)]
+    whole_share = max(float(share[length]), LEAST_SHARE)
+    divisors = divisors[(whole.score[divisors] > 0) & (share[divisors] > LEAST_INNER * whole_share)]
     divisors = divisors[np.argsort(-share[divisors], kind="stable")][:4]
     best, certain = 0, 0.0
     for divisor in map(int, divisors):
-        # A few values of a table may be alike by chance, but not all days of a week.
         days = 1 - variogram[divisor:length:divisor].mean() / variogram[1:length].mean()
-        ratio = float(days) / max(float(share[length]), LEAST_SHARE)
-        sure = float(np.clip((ratio - INNER[0]) / (INNER[1] - INNER[0]), 0, 1))
+        # Four standard deviations of what random values in place of the period would have.
+        chance = 4 * (2 * divisor) ** 0.5 / length
+        beyond = float(days) / whole_share - max(chance, LEAST_INNER)
+        sure = float(np.clip(beyond / LEAST_INNER, 0, 1))
         if sure > certain:
             best, certain = _refined(divisor, variogram), sure
     return best, certain
@@ -283,7 +285,7 @@ def _lasting(variogram: Array, length: int, drop: float) -> float:
     """Whether values also differ less over many periods; an autoregression forgets its cycle."""
     half = length // 2
     times = np.arange(1, (len(variogram) - 1 - half) // length + 1)
-    times = times[2 * times * length >= len(variogram)]
+    times = times[(times <= MANY) & (2 * times >= min(len(times), MANY))]
     if not len(times):
         return 1.0
     # Years of 365.25 days, months of 30.4: a small error grows with the number of cycles.
