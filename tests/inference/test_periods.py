@@ -212,6 +212,15 @@ def test_series_that_say_nothing(values: list[float]) -> None:
     assert find_periods(np.array(values)) == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_any_length_and_any_gaps_have_an_answer() -> None:
+    rng = np.random.default_rng(0)
+    for points in range(1, 140):
+        week = np.tile(rng.integers(0, 9, 7).astype(float), 20)[:points]
+        for values in (week, np.where(np.arange(points) % 7 == 3, np.nan, week), week > 6):
+            assert all(2 <= length <= points // 2 for length in lengths(values))
+
+
 # What every answer keeps
 
 

@@ -293,7 +293,7 @@ def _lasting(variogram: Array, length: int, drop: float) -> float:
 
 def _refined(length: int, variogram: Array) -> int:
     """Length within a tenth over whose multiples values differ least."""
-    longest = (2 * len(variogram) - 2) // 3
+    longest = -(-2 * (len(variogram) - 1) // 3)
     near = np.arange(max(2, length - length // 10), min(length + length // 10, longest) + 1)
     times = np.arange(1, min(max((len(variogram) - 1) // int(near[-1]), 1), 12) + 1)
     return int(near[variogram[near[:, None] * times].mean(1).argmin()])
