@@ -4,9 +4,9 @@
 
 CORPUS is a folder of parquet files, a series a row (unique_id, freq, start, y). Synthetic cycles
 have a standard deviation of one; noise is white unless said otherwise. A period counts as found if
-it is the first of the list and at most 1 % (or half a step) from the true one. ``--peers`` adds what
-others find: SeasonalityACF of sktime, check_seasonality of Darts, and the highest peak of scipy's
-periodogram where Fisher's g test rejects noise.
+it is the first of the list and at most 1 % (or half a step) from the true one. ``--peers`` adds
+what others find: SeasonalityACF of sktime, check_seasonality of Darts, and the highest peak of
+scipy's periodogram where Fisher's g test rejects noise.
 """
 
 # %%
@@ -335,10 +335,8 @@ def print_corpus(folder: Path) -> None:
             expected = EXPECTED[freq]
             seasonal = bool(expected) and is_seasonal(values[-20_000:], expected[0])
             found[freq].append((seasonal, [period.length for period in find_periods(values)]))
-    print(
-        "\n| freq | expected | series | main | second | another first | none | of seasonal ones | others |"
-    )
-    print("|---|---|---:|---:|---:|---:|---:|---:|---|")
+    columns = "expected | series | main | second | another first | none | of seasonal ones | others"
+    print(f"\n| freq | {columns} |\n|---|---|---:|---:|---:|---:|---:|---:|---|")
     for freq, expected in EXPECTED.items():
         rows = found[freq]
         has = [

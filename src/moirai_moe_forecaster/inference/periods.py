@@ -41,7 +41,7 @@ CLEAN = 0.7, 0.9  # share of a series that repeats from where a cycle is clean
 SURE = 3.0  # standard deviations beyond detection where a period counts in full
 LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
 NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
-LEAST_INNER = 0.15  # of what repeats with a period, part that must with a divisor of it
+LEAST_INNER = 0.25  # of what repeats with a period, part that must with a divisor of it
 FORGOTTEN, LASTING = 0.15, 0.4  # of what repeats after a period, part that does after many
 MANY = 24  # seasons change in time: no further back
 LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
@@ -97,7 +97,9 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
         margin = margins[best] + _ease(series, length, variogram)
         if margin <= 0:
             break
-        chain = _cycles(length, correlations[best], correlations[0], variogram)
+        chain = _cycles(length, correlations[best], variogram(length))
+        if not found:
+            chain = _inner(chain[0][0], correlations[0], variogram(chain[0][0])) + chain
         new = _measured(chain, min(margin / SURE, 1.0), variogram(chain[-1][0]), found)
         if not new:
             break
@@ -150,23 +152,16 @@ def _prepared(values: Array) -> tuple[Mask, Array]:
     return observed, series / spread
 
 
-def _cycles(
-    length: int, correlation: Correlation, whole: Correlation, variogram: Callable[[int], Array]
-) -> list[tuple[int, float]]:
-    """Lengths that nest into each other, shortest first, and how sure each is beside the period.
-
-    ``correlation`` is of the search that found the period, ``whole`` of the whole spectrum.
-    """
+def _cycles(length: int, correlation: Correlation, variogram: Array) -> list[tuple[int, float]]:
+    """Lengths that nest into each other, shortest first, and how sure each is beside the period."""
     mean, score, _ = correlation
-    differences = variogram(length)
-    share = _shares(differences)
+    share = _shares(variogram)
     divisors = np.rint(length / np.arange(1, length // 2 + 1)).astype(int)
     alike = mean[divisors] >= 0.8 * mean[length]
     alike |= (share[divisors] >= 0.8 * share[length]) & (mean[divisors] >= 0.25 * mean[length])
     length = int(divisors[alike & (score[divisors] > 0)][-1])
 
-    length = _refined(length, differences)
-    chain = [(length, 1.0)]
+    chain = [(_refined(length, variogram), 1.0)]
     while True:
         times, certain = _multiple(chain[-1][0], correlation, share)
         if not times:
@@ -175,29 +170,29 @@ def _cycles(
         if times < NESTED:
             certain = chain.pop()[1]
         chain.append((longer, certain))
-    inner, certain = _inner(length, whole, share, differences)
-    return [(inner, certain), *chain] if certain > 0 else chain
+    return chain
 
 
-def _inner(length: int, whole: Correlation, share: Array, variogram: Array) -> tuple[int, float]:
-    """Divisor of a period that a good part of it repeats with, and how sure it is.
+def _inner(length: int, correlation: Correlation, variogram: Array) -> list[tuple[int, float]]:
+    """Divisor of a period that a good part of it repeats with, and how sure it is, if there is one.
 
     The lines of a week outnumber those of its days; still the day may be the greater part.
     """
+    share = _shares(variogram)
     divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
-    whole_share = max(float(share[length]), LEAST_SHARE)
-    divisors = divisors[(whole.score[divisors] > 0) & (share[divisors] > LEAST_INNER * whole_share)]
+    whole = max(float(share[length]), LEAST_SHARE)
+    divisors = divisors[(correlation.score[divisors] > 0) & (share[divisors] > LEAST_INNER * whole)]
     divisors = divisors[np.argsort(-share[divisors], kind="stable")][:4]
     best, certain = 0, 0.0
     for divisor in map(int, divisors):
         days = 1 - variogram[divisor:length:divisor].mean() / variogram[1:length].mean()
-        # Four standard deviations of what random values in place of the period would have.
-        chance = 4 * (2 * divisor) ** 0.5 / length
-        beyond = float(days) / whole_share - max(chance, LEAST_INNER)
+        # Six standard deviations of what random values in place of the period would have.
+        chance = 6 * (2 * divisor) ** 0.5 / length
+        beyond = float(days) / whole - max(chance, LEAST_INNER)
         sure = float(np.clip(beyond / LEAST_INNER, 0, 1))
         if sure > certain:
             best, certain = _refined(divisor, variogram), sure
-    return best, certain
+    return [(best, certain)] if best else []
 
 
 def _multiple(length: int, correlation: Correlation, share: Array) -> tuple[int, float]:
@@ -298,7 +293,7 @@ def _lasting(variogram: Array, length: int, drop: float) -> float:
 
 def _refined(length: int, variogram: Array) -> int:
     """Length within a tenth over whose multiples values differ least."""
-    longest = (2 * len(variogram) - 2) // 3
+    longest = -(-2 * (len(variogram) - 1) // 3)
     near = np.arange(max(2, length - length // 10), min(length + length // 10, longest) + 1)
     times = np.arange(1, min(max((len(variogram) - 1) // int(near[-1]), 1), 12) + 1)
     return int(near[variogram[near[:, None] * times].mean(1).argmin()])
