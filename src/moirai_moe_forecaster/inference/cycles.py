@@ -14,7 +14,7 @@ import numpy as np
 
 from moirai_moe_forecaster.inference.series import Array
 
-FORGETTING: Array = np.array([0.7, 0.45, 0.25, 0.12, 0.06])
+FORGETTING: Array = np.array([0.6, 0.3, 0.15, 0.06])
 """Weights of the latest repetition among which is chosen."""
 MOST_REPETITIONS = 60
 LARGEST_DEVIATION = 6
@@ -97,13 +97,12 @@ def cycle_shape(values: Array, length: int) -> Array:
     # what every repetition would have been forecast as, and last the one that is to come
     forecasts = np.stack([_forecasts(filled, seen, weight) for weight in FORGETTING])
     first = max(1, count - max(2, count // 2))
-    recent: Array = RECENT ** np.arange(count - first)[::-1, None] * seen[first:]
+    recent = np.where(seen[first:], RECENT ** np.arange(count - first)[::-1, None], 0.0)
     errors = np.abs(filled[first:] - forecasts[:, first:count]) * recent
     best = int(errors.sum((1, 2)).argmin())
     believed = _share(filled[first:], forecasts[best, first:count], recent)
     shape = forecasts[best, count]
-    centred: Array = min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean())
-    return centred
+    return min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean())
 
 
 def deviations(rows: Array) -> Array:
@@ -117,22 +116,25 @@ def deviations(rows: Array) -> Array:
     length = rows.shape[1]
     if len(rows) < 2:
         return np.zeros((len(rows), length))
-    levels = np.nanmedian(rows, 1, keepdims=True)
+    levels = _medians(rows)
     if not known.all():
-        usual: Array = _median_of_columns(rows - levels)
-        levels = np.nanmedian(rows - usual, 1, keepdims=True)
-    late = levels[-SLOPE_REPETITIONS:, 0]
+        usual = np.nan_to_num(_medians((rows - levels[:, None]).T))
+        levels = _medians(rows - usual)
+    late = levels[-SLOPE_REPETITIONS:]
     earlier, later = np.triu_indices(len(late), 1)
     slope = np.median((late[later] - late[earlier]) / (later - earlier)) / length
-    result: Array = rows - levels - slope * (np.arange(length) - (length - 1) / 2)
-    return result
+    line = levels[:, None] + slope * (np.arange(length) - (length - 1) / 2)
+    return rows - line
 
 
-def _median_of_columns(rows: Array) -> Array:
-    """Median (phase,) of what is known; 0 where nothing is."""
-    known = (~np.isnan(rows)).any(0)
-    medians = np.zeros(rows.shape[1])
-    medians[known] = np.nanmedian(rows[:, known], 0)
+def _medians(rows: Array) -> Array:
+    """Median of what is known of each row; NaN where nothing is."""
+    known = ~np.isnan(rows)
+    if known.all():
+        return np.median(rows, 1)
+    medians = np.full(len(rows), np.nan)
+    some = known.any(1)
+    medians[some] = np.nanmedian(rows[some], 1)
     return medians
 
 
@@ -172,13 +174,18 @@ def _level_and_spread(values: Array, length: int) -> tuple[float, Array]:
     rows = rows[(~np.isnan(rows)).any(1)]
     if not len(rows):
         return 0.0, np.ones(length)
-    levels = np.nanmedian(rows, 1)
-    age = np.arange(len(rows))[::-1]
-    weights = OLDER**age
+    levels = _medians(rows)
+    weights = OLDER ** np.arange(len(rows))[::-1]
     level = float(weights @ levels / weights.sum())
     sizes = np.abs(rows - levels[:, None])
     known = weights @ ~np.isnan(sizes)
-    spread = weights @ np.nan_to_num(sizes) / np.maximum(known, 1e-12)
+    spread = weights @ np.nan_to_num(sizes) / np.where(known > 0, known, 1.0)
     usual = spread[known > 0].mean()
-    spread = np.where(known > 0, spread, usual) + LEAST_SPREAD * usual
-    return level, spread / np.sqrt((spread**2).mean()) if usual > 0 else np.ones(length)
+    if not usual > 0:
+        return level, np.ones(length)
+    relative = np.where(known > 0, spread / usual, 1.0)
+    # what equal spreads would seem to differ by, as means of so many normal deviations
+    chance = (np.pi / 2 - 1) * (weights**2).sum() / weights.sum() ** 2
+    believed = max(1 - chance / max(relative.var(), 1e-300), 0.0)
+    relative = 1 + LEAST_SPREAD + believed * (relative - 1)
+    return level, relative / np.sqrt((relative**2).mean())

@@ -7,9 +7,9 @@ each counts for each variate.
 plain
     As it is.
 cycle
-    Its first cycle taken out.
+    The first of several cycles taken out.
 profile
-    All its cycles taken out, and what is left divided by its usual size at each phase of the first.
+    All cycles taken out, and what is left divided by its usual size at each phase of the first.
 
 Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
 forecaster of values of any sign, but a network learns it only approximately, and the average of
@@ -26,7 +26,7 @@ import numpy as np
 
 from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE
+from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
 from moirai_moe_forecaster.inference.series import Array, Series
 
 
@@ -60,7 +60,8 @@ def make_views(
     ----------
     series : Series
     lengths : sequence of sequence of int
-        Steps of the cycles of each variate; one without cycles stays as it is in all views.
+        Steps of the cycles of each variate. One without cycles stays as it is in all views, one
+        with a single cycle looks alike in `CYCLE` and `PROFILE`.
     kinds : sequence of str
         Of `KINDS`.
     horizon : int
@@ -71,9 +72,11 @@ def make_views(
     for variate, values in enumerate(series.target):
         if lengths[variate] and set(kinds) != {PLAIN}:
             cycles = find_cycles(values, lengths[variate], horizon)
-            effects[KINDS.index(CYCLE), variate] = cycles.first
-            effects[KINDS.index(PROFILE), variate] = cycles.level + cycles.all
-            scales[KINDS.index(PROFILE), variate] = cycles.spread
+            effects[1:, variate] = cycles.level + cycles.all
+            scales[1:, variate] = cycles.spread
+            if len(lengths[variate]) > 1:
+                effects[KINDS.index(CYCLE), variate] = cycles.first
+                scales[KINDS.index(CYCLE), variate] = 1.0
     views = []
     for kind in map(KINDS.index, kinds):
         effect, scale = effects[kind], scales[kind]
