@@ -343,6 +343,26 @@ def test_a_cycle_that_a_known_covariate_carries_is_not_added_twice() -> None:
     assert np.mean(found) < 0.4
 
 
+@pytest.mark.parametrize(
+    ("dtype", "precision", "tolerance"),
+    [
+        (np.float64, None, 1e-5),
+        (np.float16, None, 1e-5),
+        (np.float32, "bf16-mixed", 1e-5),
+        (np.float32, "64-true", 1e-5),
+        (np.float32, "bf16-true", 0.2),
+    ],
+)
+def test_every_type_of_number_gives_the_same_forecast(
+    dtype: type, precision: str | None, tolerance: float
+) -> None:
+    series = SERIES.astype(dtype)
+    trainer = {} if precision is None else {"precision": precision}
+    forecast = seasonal(pl_trainer_kwargs=trainer).fit(series).predict(PASS + 3).values()
+    given = expected(series, PASS + 3).quantile(0.5)
+    np.testing.assert_allclose(forecast, given, rtol=0, atol=tolerance)
+
+
 # --- training -----------------------------------------------------------------------------------
 
 
@@ -362,6 +382,13 @@ def test_a_tuned_model_forecasts_in_views(how: Any) -> None:
     plain = expected(SERIES, CHUNK, pipeline, season_length=None).quantile(0.5)
     assert np.abs(forecast - plain).max() > 1e-3
     assert np.abs(forecast - seasonal().fit(SERIES).predict(CHUNK).values()).max() > 1e-6
+
+
+def test_what_was_forecast_in_views_can_be_trained() -> None:
+    trained = tuned()
+    before = trained.predict(PASS + 3).values()
+    trained.fit(SERIES)
+    assert np.abs(trained.predict(PASS + 3).values() - before).max() > 0
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -408,13 +435,21 @@ def test_a_saved_or_copied_model_keeps_its_seasons(
     assert dict(twin.model_params) == dict(original.model_params)
 
 
-def test_weights_load_into_a_model_of_other_seasons(tmp_path: Any) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"), [((LONG, 12), (READ, None)), ((48, None), (LONG, 12))]
+)
+def test_weights_load_into_a_model_of_other_seasons_and_chunks(
+    before: tuple[int, Any], after: tuple[int, Any], tmp_path: Any
+) -> None:
     path = str(tmp_path / "model.pt")
-    tuned().save(path)
-    other = seasonal(READ, season_length=None)
+    trained = tuned(context=before[0], season_length=before[1])
+    trained.save(path)
+    other = seasonal(after[0], season_length=after[1])
     other.load_weights(path)
-    assert other.model.season_length is None
-    assert np.isfinite(other.predict(CHUNK, series=SERIES).values()).all()
+    forecast = other.predict(CHUNK, series=SERIES).values()
+    pipeline = MoiraiMoEPipeline(trained.model.network)
+    given = expected(SERIES[-after[0] :], CHUNK, pipeline, season_length=after[1])
+    np.testing.assert_allclose(forecast, given.quantile(0.5), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [seasonal, tuned])
