@@ -14,12 +14,12 @@ import numpy as np
 
 from moirai_moe_forecaster.inference.series import Array
 
-FORGETTING: Array = np.array([0.6, 0.3, 0.15, 0.06])
+FORGETTING: Array = np.array([0.6, 0.3, 0.12, 0.05])
 """Weights of the latest repetition among which is chosen."""
 MOST_REPETITIONS = 60
 LARGEST_DEVIATION = 6
 """In units of the ninth decile of all deviations: beyond lie outliers."""
-RECENT = 0.8
+RECENT = 0.9
 """How much less an error counts with every repetition that it is older."""
 SLOPE_REPETITIONS = 12
 """Late repetitions that tell the slope within them."""
@@ -51,7 +51,9 @@ class Cycles(NamedTuple):
     spread: Array
 
 
-def find_cycles(values: Array, lengths: Sequence[int], ahead: int) -> Cycles:
+def find_cycles(
+    values: Array, lengths: Sequence[int], ahead: int, shares: Sequence[float] | None = None
+) -> Cycles:
     """Continue the cycles of a series, one within the other.
 
     Parameters
@@ -62,13 +64,15 @@ def find_cycles(values: Array, lengths: Sequence[int], ahead: int) -> Cycles:
         Steps of each cycle, at least one; every cycle is learnt from what those before it leave.
     ahead : int
         Steps beyond the end.
+    shares : sequence of float, optional
+        How much of each cycle is taken, 0 to 1; by default all.
     """
     time = len(values)
     phases = np.arange(-time, ahead)
     parts = np.zeros((len(lengths), time + ahead))
     rest = values
-    for part, length in zip(parts, lengths, strict=True):
-        part[:] = cycle_shape(rest, length)[phases % length]
+    for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
+        part[:] = share * cycle_shape(rest, length)[phases % length]
         rest = rest - part[:time]
     level, spread = _level_and_spread(rest, lengths[0])
     return Cycles(parts[0], parts.sum(0), level, spread[phases % lengths[0]])

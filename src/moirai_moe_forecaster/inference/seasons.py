@@ -49,11 +49,6 @@ class Seasons(NamedTuple):
         """Steps of the longest primary period; 0 without any."""
         return max((found[0].length for found in self.periods if found), default=0)
 
-    @property
-    def lengths(self) -> list[list[int]]:
-        """Steps of the periods of each variate."""
-        return [[period.length for period in found] for found in self.periods]
-
 
 def seasons_frame(found: Sequence[Seasons]) -> pd.DataFrame:
     """Table of what was found: `Forecast.seasons` describes it."""

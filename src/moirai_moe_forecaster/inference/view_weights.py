@@ -189,7 +189,7 @@ def _losses(
         steps = stretches[index]
         known = _without_views(first, season_length)
         last = batch[index].target[:, -steps:] - effect
-        views = make_views(first, known.lengths, known.possible, steps)
+        views = make_views(first, known.periods, known.possible, steps)
         for kind, view in zip(known.possible, views, strict=True):
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
             series = Series(target, batch[index].past, first.future).last(2 * steps + READ_BEFORE)
