@@ -102,8 +102,12 @@ def test_of_many_series_the_most_common_periods_are_said() -> None:
         (2, 0, None, 0.0, 1.0),
     )
     assert describe_cycles(table) == (
-        "cycles: in 2 of 3 series, most often 24 steps (2), 168 steps (1); where there are any, "
-        "views with cycles count 60% on average"
+        "cycles in 2 of 3 series: 24 steps (2), 168 steps (1); there, views with cycles count "
+        "60% on average"
+    )
+    more = [(series, 0, length, 0.9, 0.2) for series, length in enumerate((7, 7, 5, 5, 4, 4, 3))]
+    assert "7 of 7 series: 7 steps (2), 5 steps (2), 4 steps (2), ...; " in describe_cycles(
+        seasons(*more)
     )
     assert "in 2 of 2 variates" in describe_cycles(seasons((0, 0, 7, 1, 0), (0, 1, 7, 1, 0)))
 
@@ -134,7 +138,7 @@ def test_what_was_found_is_said_beside_the_table(
     assert cli.main(command) == 0
     printed = capsys.readouterr()
     (line,) = (line for line in printed.err.splitlines() if "cycles" in line)
-    assert line.startswith("cycles: in 2 of 3 series, most often 12 steps (2)")
+    assert line.startswith("cycles in 2 of 3 series: 12 steps (2)")
     assert "cycles" not in printed.out
     assert cli.main([*command, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
@@ -149,7 +153,7 @@ def test_a_checkpoint_that_does_not_look_for_cycles_does_not_say_there_are_none(
     assert cli.main(command) == 0
     assert "cycles" not in capsys.readouterr().err
     assert cli.main([*command, "--season-length", "12"]) == 0
-    assert "cycles: in 3 of 3 series, most often 12 steps (3)" in capsys.readouterr().err
+    assert "cycles in 3 of 3 series: 12 steps (3);" in capsys.readouterr().err
 
 
 # --- backtest and demo ------------------------------------------------------------------------

@@ -63,10 +63,11 @@ def describe_cycles(seasons: pd.DataFrame) -> str:
             for length, strength in zip(found["period"], found["strength"], strict=True)
         ]
         return f"cycles: {', '.join(periods)}; {share}"
-    counts = found["period"].value_counts().head(MOST_LENGTHS)
-    common = ", ".join(f"{length} steps ({count})" for length, count in counts.items())
+    counts = found["period"].value_counts()
+    common = [f"{length} steps ({count})" for length, count in counts.head(MOST_LENGTHS).items()]
+    common += ["..."] * (len(counts) > MOST_LENGTHS)
     unit = "variates" if seasons["variate"].any() else "series"
     return (
-        f"cycles: in {len(cyclic)} of {len(variates)} {unit}, most often {common}; "
-        f"where there are any, {share} on average"
+        f"cycles in {len(cyclic)} of {len(variates)} {unit}: {', '.join(common)}; "
+        f"there, {share} on average"
     )
