@@ -33,4 +33,4 @@ print(seasons.to_string(index=False, float_format="{:.2f}".format))
 # %% What was copied, and what was predicted
 plain = pipeline.predict([*series.values()], 168, random_state=0, season_length=None)
 axes = plot_seasons(forecast, [*series.values()], plain=plain, truth=[trips[-168:]])
-axes[0].figure.savefig("cycles.png", dpi=110)
+axes[0].figure.savefig("cycles.png", dpi=80)
