@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.hindcast import LEVELS, Hindcast, hindcast_losses
+from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses, normal_crps
+from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.series import Series
 from tiny_network import tiny_network
 
@@ -34,17 +35,30 @@ def losses(
     scales = scales or [
         np.ones((len(s.target), n * PATCH)) for s, n in zip(series, stretches, strict=True)
     ]
-    hindcasts = [Hindcast(*parts) for parts in zip(series, stretches, scales, strict=True)]
-    return hindcast_losses(
-        NETWORK, hindcasts, Load(NETWORK.config, context, horizon, 1, False), 3.0
-    )
+    hindcasts = [
+        Hindcast(s, n, 3.0, scale) for s, n, scale in zip(series, stretches, scales, strict=True)
+    ]
+    return hindcast_losses(NETWORK, hindcasts, Load(NETWORK.config, context, horizon, 1, False))
 
 
-def by_hand(values: np.ndarray, steps: int, context: int = 1024) -> float:
-    forecast = MoiraiMoEPipeline(NETWORK).predict(values[:-steps], steps, context_length=context)
-    misses = values[-steps:] - forecast.quantile(LEVELS)
-    share = np.array(LEVELS)[:, None]
-    return float(np.nanmean(np.maximum(share * misses, (share - 1) * misses)))
+def by_hand(values: np.ndarray, steps: int) -> float:
+    """Score the forecast by its mean and by a spread that comes from the same mixture."""
+    context = series_of(values[:-steps])
+    prompt = make_prompt([context], steps, NETWORK.config, 1024)
+    hidden = NETWORK.encode(prompt.given()).hidden[:, -1]
+    mixture = NETWORK.head(hidden).map(lambda x: x[..., 0, :])
+    location, scale = (float(part) for part in prompt.normaliser)
+    labels = torch.from_numpy((values[-steps:] - location) / scale)
+    return scale * float(normal_crps(labels, mixture.mean()[0], mixture.spread()[0]).nanmean())
+
+
+def test_the_score_is_that_of_a_normal_distribution() -> None:
+    rng = np.random.default_rng(0)
+    draws = 2 + 3 * rng.normal(size=(2, 200_000))
+    for value in (-4.0, 2.0, 7.5):
+        score = normal_crps(*(torch.tensor(x) for x in (value, 2.0, 3.0)))
+        by_draws = np.abs(draws[0] - value).mean() - np.abs(draws[0] - draws[1]).mean() / 2
+        assert float(score) == pytest.approx(by_draws, abs=0.02)
 
 
 @pytest.mark.parametrize("length", [17, 80, 103])

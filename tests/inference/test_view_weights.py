@@ -9,18 +9,20 @@ import pytest
 
 from moirai_moe_forecaster.inference import view_weights
 from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE
+from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE, Seasons
 from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.inference.view_weights import Rule, find_seasons, weigh
+from moirai_moe_forecaster.inference.view_weights import Rule, find_seasons, strengths, weigh
 from tiny_network import tiny_network
 
 NETWORK = tiny_network(output_patches=2, find_seasons=True)
-RULE = Rule(power=4.0, prior=1.0, growth=0.0, memory=1.0, least=0.0)
+RULE = Rule(power=2.0, curve=0.0, prior=1.0, growth=0.0, least=0.0)
 HORIZON, TIME = 32, 400
 
 
-def of(*losses: float, strength: float = 1.0, rule: Rule = RULE) -> np.ndarray:
-    return weigh(np.array(losses, dtype=float)[:, None], np.array([strength]), 1.0, rule)[:, 0]
+def of(*losses: float, strength: float = 1.0, rule: Rule = RULE, passes: float = 1.0) -> np.ndarray:
+    trust = np.array([1.0, strength, strength])[:, None]
+    return weigh(np.array(losses, dtype=float)[:, None], trust, passes, rule)[:, 0]
 
 
 class TestWeigh:
@@ -30,34 +32,41 @@ class TestWeigh:
 
     def test_weights_fall_with_losses_in_any_unit(self) -> None:
         weights = of(2, 1, 4)
-        np.testing.assert_allclose(weights / weights[1], [2**-4, 1, 4**-4])
+        np.testing.assert_allclose(weights / weights[1], [2**-2, 1, 4**-2])
         np.testing.assert_allclose(of(2e-300, 1e-300, 4e-300), weights)
         np.testing.assert_allclose(of(2e300, 1e300, 4e300), weights)
 
+    def test_large_differences_count_more_than_their_share(self) -> None:
+        bent = RULE._replace(curve=1.0)
+        near, far = (of(loss, 1, loss, rule=bent)[1] for loss in (1.1, 5))
+        assert near == pytest.approx(of(1.1, 1, 1.1)[1], abs=0.01)
+        assert far > of(5, 1, 5)[1] + 0.05
+
     def test_weights_go_to_nothing_with_the_strength(self) -> None:
-        strengths = np.linspace(0, 1, 1001)
-        weights = weigh(np.ones((3, 1001)), strengths, 1.0, Rule())
+        trust = np.ones((3, 1001))
+        trust[1:] = np.linspace(0, 1, 1001)
+        weights = weigh(np.ones((3, 1001)), trust, 20.0)
         np.testing.assert_array_equal(weights[:, 0], [1, 0, 0])
+        assert weights[0, -1] < 0.4
         assert np.abs(np.diff(weights)).max() < 0.01
         assert (np.diff(weights[0]) <= 0).all()
         np.testing.assert_allclose(weights.sum(0), 1)
 
     def test_a_perfect_view_takes_all(self) -> None:
-        np.testing.assert_array_equal(of(1, 0, 2), [0, 1, 0])
+        np.testing.assert_allclose(of(1, 0, 2), [0, 1, 0], atol=1e-12)
         np.testing.assert_allclose(of(0, 0, 0), 1 / 3)
 
     def test_without_a_hindcast_priors_decide(self) -> None:
         np.testing.assert_allclose(of(np.nan, np.nan, np.nan), 1 / 3)
 
     def test_far_horizons_favour_cycles(self) -> None:
-        losses, strength = np.ones((3, 1)), np.ones(1)
         rule = RULE._replace(growth=0.5)
-        near, far = (weigh(losses, strength, passes, rule)[0, 0] for passes in (1, 9))
+        near, far = (of(1, 1, 1, rule=rule, passes=passes)[0] for passes in (1, 9))
         assert far == pytest.approx(1 / 7)
         assert near == pytest.approx(1 / 3)
 
     def test_little_is_nothing(self) -> None:
-        weights = of(1, 1, 2.0, rule=RULE._replace(least=0.1))
+        weights = of(1, 1, 3, rule=RULE._replace(least=0.1))
         assert weights[2] == 0
         assert weights.sum() == pytest.approx(1)
 
@@ -76,6 +85,15 @@ def series_of(*variates: np.ndarray, future: np.ndarray | None = None) -> Series
 def seasons_of(*batch: Series, season_length: Any = "auto", regress: bool = False) -> list[Any]:
     load = Load(NETWORK.config, 1024, HORIZON, 1, False)
     return find_seasons(NETWORK, batch, batch, load, season_length, regress=regress)
+
+
+def test_one_period_gives_one_view_more_and_two_give_two() -> None:
+    one = [[Period(24, 0.5)], []]
+    np.testing.assert_array_equal(strengths(one), [[1, 1], [0, 0], [0.5, 0]])
+    two = [[Period(24, 0.5), Period(168, 0.2)]]
+    np.testing.assert_array_equal(strengths(two), [[1], [0.5], [0.5]])
+    assert Seasons(one, np.ones((3, 2))).possible == [PLAIN, PROFILE]
+    assert Seasons(two, np.ones((3, 1))).possible == [*KINDS]
 
 
 def test_every_variate_has_periods_and_weights_of_its_own() -> None:
@@ -123,7 +141,7 @@ def test_no_hindcast_knows_what_it_forecasts(
     replaced = values.copy()
     replaced[-steps:] += 5 * rng.normal(size=steps)
     seasons_of(series_of(replaced, future=known), regress=covariates)
-    assert [len(hindcasts) for hindcasts in shown] == [len(KINDS), len(KINDS)]
+    assert [len(hindcasts) for hindcasts in shown] == [2, 2]
     for before, after in zip(*shown, strict=True):
         one, other = (part.series.target[0] for part in (before, after))
         np.testing.assert_array_equal(one[:-steps], other[:-steps])

@@ -45,19 +45,21 @@ class Rule(NamedTuple):
 
     Attributes
     ----------
-    power : float
-        A view's weight is proportional to its loss to the power -`power`.
+    power, curve : float
+        If a view lost a times less than the plain one, its odds rise by
+        ``a ** (power * (1 + curve * log(a)))``: little where views are alike.
     prior : float
-        What a view of full strength counts relative to the plain one if both lose the same.
+        Odds of a view of full strength against the plain one, if both lost the same.
     growth : float
-        Power of the horizon, in passes of the network, with which that rises.
+        Power of the horizon, in passes of the network, with which these odds rise.
     least : float
         Weight that is taken off every view: one of which nothing is left is not forecast.
     """
 
-    power: float = 4.0
-    prior: float = 0.6
-    growth: float = 0.5
+    power: float = 1.5
+    curve: float = 0.5
+    prior: float = 0.15
+    growth: float = 1.0
     least: float = 0.1
 
 
@@ -139,16 +141,16 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     passes : float
         Horizon, in passes of the network.
     """
-    priors = trust * rule.prior * max(passes, 1.0) ** rule.growth
-    priors[KINDS.index(PLAIN)] = 1.0
-    best = np.fmin.reduce(losses, 0)
-    # in units of the smallest, so that neither overflows; views without a loss are alike
-    with np.errstate(invalid="ignore", divide="ignore"):
-        relative = np.where(best > 0, losses / best, np.where(losses > 0, np.inf, 1.0))
-    earned = np.where(np.isnan(losses).any(0), 1.0, relative**-rule.power)
-    weights = priors * earned
-    weights = weights / weights.sum(0)
-    weights = np.maximum(weights - rule.least, 0.0)
+    plain = KINDS.index(PLAIN)
+    odds = trust * rule.prior * max(passes, 1.0) ** rule.growth
+    odds[plain] = 1.0
+    tiny = np.finfo(np.float64).tiny
+    # no view without a loss is better or worse than another; one without any error takes all
+    gain = np.log(np.maximum(losses[plain], tiny)) - np.log(np.maximum(losses, tiny))
+    gain = np.where(np.isnan(gain).any(0), 0.0, gain)
+    earned = rule.power * gain * (1 + rule.curve * np.abs(gain))
+    weights = odds * np.exp(earned - earned.max(0))
+    weights = np.maximum(weights / weights.sum(0) - rule.least, 0.0)
     return weights / weights.sum(0)
 
 
