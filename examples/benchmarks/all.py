@@ -100,8 +100,12 @@ TABLES = {
     "held-out": Table("Choices", f"held_out.py {CORPUS}", "pyarrow"),
     "long-horizon": Table("Long horizons", f"long_horizon.py {CORPUS}", "pyarrow"),
     "validation": Table(
-        "Validation sources", "validation.py {validation} --output {results}", "pyarrow"
+        "Validation sources",
+        "validation.py {validation} --options '{{\"season_length\": null}}' '{{}}' "
+        "--output {results}",
+        "pyarrow",
     ),
+    "views": Table("What cycles cost", "views.py {validation} --threads 2", "pyarrow"),
     "darts": Table("Samples through Darts", "darts_samples.py", "darts"),
     "many-series": Table("Many series", "many_series.py --threads 2"),
     "step-2": Table("Speed", "training_step.py --threads 2 --precision float32"),
