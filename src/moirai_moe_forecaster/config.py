@@ -74,6 +74,9 @@ class ModelConfig:
         ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
         uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
         fits them to held-out windows.
+    reference_periods : int, default=0
+        For how many periods of its series a token reads what the points that it predicts were one
+        cycle earlier (`model.reference`), and predicts by gates on it. Officially 0.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class ModelConfig:
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
+    reference_periods: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, tuple | list):
@@ -108,7 +112,7 @@ class ModelConfig:
         object.__setattr__(self, "mixture", tuple(self.mixture))
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "mirror_up_to" else 1
+            least = 0 if field.name in ("mirror_up_to", "reference_periods") else 1
             if field.type == "int" and (type(value) is not int or value < least):
                 raise ConfigError(
                     f"{field.name} must be an integer of at least {least}, got {value!r}"
@@ -124,6 +128,8 @@ class ModelConfig:
         if not self.mixture:
             raise ConfigError("mixture must name at least one component, got none")
         self._check_dependence()
+        if self.reference_periods and "student_t" not in self.mixture:
+            raise ConfigError("reference_periods must be 0 where the mixture has no 'student_t'")
         if self.d_model % self.num_heads:
             raise ConfigError(
                 f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})"

@@ -92,12 +92,14 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     context, wanted = output.cache, _ends(prompt, count)
     own: TokenBatch | None = None
     past: list[KeyValue] = []
+    drawn: Tensor | None = None
     for block in range(blocks):
         draws = draw(block, mixture)
         yield Block(mixture, draws)
         if block == blocks - 1:
             return
-        new = prompt.step(prompt.context + block * count, draws)
+        new = prompt.step(prompt.context + block * count, draws, drawn)
+        drawn = draws if drawn is None else torch.cat((drawn, draws), 3)
         start = 0 if own is None else own.values.shape[1]
         own = new if own is None else TokenBatch(*map(_joined, own, new))
         rows, width = new.values.shape[:2]

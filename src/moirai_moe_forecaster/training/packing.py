@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.training.cycles import prefix_cycles
 from moirai_moe_forecaster.training.corpus import Array, Integers
 
 LARGEST_TARGET = 20.0
@@ -154,6 +157,7 @@ def assemble(
     shape: tuple[int, int],
     model: ModelConfig,
     series_balance: float,
+    disturbed: np.random.Generator | None = None,
 ) -> TrainingBatch:
     """Standardise variates by their prefixes and scatter their patches into rows.
 
@@ -168,6 +172,9 @@ def assemble(
     model : ModelConfig
     series_balance : float
         As in `TrainConfig`.
+    disturbed : numpy Generator, optional
+        Takes some of the cycles away and makes others wrong, so that a network learns to judge
+        its references.
 
     Returns
     -------
@@ -201,6 +208,15 @@ def assemble(
         sample_id,
         known_future.bool(),
     )
+    if model.reference_periods:
+        ends = np.where(_known_ahead(placement), 0, basis_end)
+        cycles = prefix_cycles(values, ends, model.reference_periods, disturbed)
+        seen = values.isfinite()
+        signal = normaliser.standardise(torch.where(seen, values, 0.0))
+        end = (patch - variate * (values.shape[1] // size) + 1) * size
+        signal = signal.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+        found = reference(signal, seen, cycles, variate, end, points_ahead(model))
+        tokens = tokens._replace(reference=found)
     return TrainingBatch(tokens, scored * weight[variate][..., None])
 
 
@@ -223,7 +239,7 @@ def _lay_out(
     window = np.repeat(np.arange(len(placement.row)), placement.variates)
     number = _count_within(placement.variates)
     plain = placement.variates - placement.known_future
-    known = number >= plain[window]
+    known = _known_ahead(placement)
     targets = plain if placement.past_only is None else plain - placement.past_only
     covariate = number >= targets[window]
     tokens = placement.tokens[window]
@@ -251,6 +267,12 @@ def _lay_out(
         known[variate],
     )
     return table, np.where(known, width, prefix_end)
+
+
+def _known_ahead(placement: Placement) -> NDArray[np.bool_]:
+    """Which of all variates are known ahead."""
+    plain = placement.variates - placement.known_future
+    return _count_within(placement.variates) >= np.repeat(plain, placement.variates)
 
 
 def _count_within(counts: Integers) -> Integers:

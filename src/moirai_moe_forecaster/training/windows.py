@@ -36,6 +36,7 @@ GROUP_ROWS = 8
 TOKENS_PER_CANDIDATE = 24
 TOKENS_PER_SYNTHETIC = 384
 FEWEST_IN_PREFIX = 4
+DISTURBANCES = 2**32  # counters beyond all groups
 
 
 class BatchMaker:
@@ -112,7 +113,10 @@ class BatchMaker:
         _lose_points(pieces[: len(of)], draws, of, placement.row, generators)
         values = torch.from_numpy(pieces).to(self.device, non_blocking=True)
         values = mix(values, draws)
-        return assemble(values, placement, shape, self.model, self.training.series_balance)
+        disturbed = _generator(self.training.seed, step, DISTURBANCES + part)
+        return assemble(
+            values, placement, shape, self.model, self.training.series_balance, disturbed
+        )
 
     def _fill(
         self, generators: Sequence[np.random.Generator], free: list[list[int]], pools: Pools
