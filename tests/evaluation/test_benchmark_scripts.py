@@ -91,6 +91,23 @@ def test_long_horizons(model: str, tmp_path: Path) -> None:
     assert "| 480 x h | 1 |" in printed
 
 
+def test_validation_sources(model: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = {"unique_id": ["a", "b"], "freq": "h", "start": None}
+    table["y"] = [9 + rng.normal(size=length) for length in (150, 99)]
+    pd.DataFrame(table).to_parquet(tmp_path / "some.parquet")
+    facts = {"source": "some", "freq": "h", "seasonality": 24, "unique_ids": ["a", "b"]}
+    facts |= {"term": "short", "horizon": 6, "windows": 2, "step": 6}
+    (tmp_path / "tasks.json").write_text(json.dumps([facts]))
+    options = ('{"context_length": 64}', "{}")
+    command = ("validation.py", tmp_path, "--model", model, "--options", *options, "--quiet")
+    first = run(*command, "--output", tmp_path / "out", "--threads", "1")
+    assert "| some | h | short | 6 | 4 |" in first
+    assert "| hourly and finer, short | 1 |" in first
+    assert f"### {model} / {model}, context_length=64, by task" in first
+    assert run(*command, "--output", tmp_path / "out", "--threads", "1") == first
+
+
 def test_routing_by_frequency(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

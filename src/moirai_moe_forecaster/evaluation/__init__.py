@@ -8,6 +8,7 @@ from moirai_moe_forecaster.evaluation.comparison import (
     compare_backtests,
     paired_bootstrap,
 )
+from moirai_moe_forecaster.evaluation.forecasters import Variant
 from moirai_moe_forecaster.evaluation.metrics import (
     COVERAGES,
     LEVELS,
@@ -30,6 +31,7 @@ from moirai_moe_forecaster.evaluation.tasks import (
     score_pipeline,
     split_task,
 )
+from moirai_moe_forecaster.evaluation.validation import ValidationTask, read_validation
 
 __all__ = [
     "COVERAGES",
@@ -40,6 +42,8 @@ __all__ = [
     "SetResult",
     "Task",
     "Terms",
+    "ValidationTask",
+    "Variant",
     "backtest",
     "compare_backtests",
     "crps_of_quantiles",
@@ -49,6 +53,7 @@ __all__ = [
     "mase",
     "paired_bootstrap",
     "read_task",
+    "read_validation",
     "rolling_task",
     "score_naive",
     "score_pipeline",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,11 +21,28 @@ from moirai_moe_forecaster.evaluation.panel import Item, Window
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
 from moirai_moe_forecaster.evaluation.tasks import Task
 
+if TYPE_CHECKING:
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
 Array = NDArray[np.float64]
 # (contexts, horizon, seasonality, levels) -> quantiles (window, level, horizon)
 QuantileFunction: TypeAlias = Callable[[Sequence[Array], int, int, Sequence[float]], Array]
 
 BASELINE = "seasonal-naive"
+
+
+class Variant(NamedTuple):
+    """A pipeline that forecasts with other options than the defaults.
+
+    Attributes
+    ----------
+    pipeline : MoiraiMoEPipeline
+    options : mapping
+        Keyword arguments of `predict`, such as ``{"season_length": None}``; what JSON can hold.
+    """
+
+    pipeline: MoiraiMoEPipeline
+    options: Mapping[str, Any]
 
 
 def naive_quantiles(
@@ -37,8 +58,9 @@ def predict_task(forecaster: Any, task: Task, metrics: Sequence[str]) -> Predict
 
     Parameters
     ----------
-    forecaster : MoiraiMoEPipeline, sktime forecaster or function
-        A pipeline's CRPS is that of 100 samples, any other's that of quantiles.
+    forecaster : MoiraiMoEPipeline, Variant, sktime forecaster or function
+        A pipeline's CRPS is that of 100 samples, any other's that of quantiles. Its random state is
+        0, unless a variant's options name another.
     task : Task
     metrics : sequence of str
 
@@ -50,8 +72,11 @@ def predict_task(forecaster: Any, task: Task, metrics: Sequence[str]) -> Predict
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     if isinstance(forecaster, MoiraiMoEPipeline):
+        forecaster = Variant(forecaster, {})
+    if isinstance(forecaster, Variant):
         levels = needed_levels(metrics, LEVELS, samples=True)
-        forecast = forecaster.predict(task.contexts, task.horizon, random_state=0)
+        options = {"random_state": 0, **forecaster.options}
+        forecast = forecaster.pipeline.predict(task.contexts, task.horizon, **options)
         quantiles = forecast.quantile(levels)
         samples = forecast.samples if "CRPS" in metrics else None
         return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)], samples)
@@ -103,12 +128,16 @@ def is_sktime(forecaster: Any) -> bool:
 def identity(forecaster: Any) -> str:
     """Tell forecasters apart whose stored results must not be mixed up.
 
-    A pipeline is its weights, a sktime forecaster its parameters. A function is its name only.
+    A pipeline is its configuration, weights and options, and the code that forecasts with them; a
+    sktime forecaster is its parameters. A function is its name only.
     """
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
+    if isinstance(forecaster, Variant):
+        options = json.dumps(dict(forecaster.options), sort_keys=True)
+        return identity(forecaster.pipeline) + (options if forecaster.options else "")
     if isinstance(forecaster, MoiraiMoEPipeline):
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{_code()} {forecaster.config}".encode())
         for name, tensor in sorted(forecaster.network.state_dict().items()):
             digest.update(f"{name} {tensor.dtype}".encode())
             digest.update(tensor.double().cpu().contiguous().numpy().tobytes())
@@ -116,6 +145,17 @@ def identity(forecaster: Any) -> str:
     if is_sktime(forecaster):
         return repr(forecaster)
     return str(getattr(forecaster, "name", getattr(forecaster, "__qualname__", type(forecaster))))
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of the source that a forecast comes from: what reads data, the network, inference."""
+    package = Path(str(files("moirai_moe_forecaster")))
+    digest = hashlib.sha256()
+    for folder in ("data", "inference", "model"):
+        for file in sorted(package.joinpath(folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _predict_sktime(forecaster: Any, task: Task, levels: tuple[float, ...]) -> Prediction:

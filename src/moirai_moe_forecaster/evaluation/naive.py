@@ -15,7 +15,7 @@ def seasonal_naive(context: Array, horizon: int, seasonality: int) -> Array:
     """
     season = seasonality if len(context) >= seasonality else 1
     filled = context.copy()
-    for position in range(season, len(filled)):
-        if np.isnan(filled[position]):
+    for position in np.flatnonzero(np.isnan(filled)):
+        if position >= season:
             filled[position] = filled[position - season]
     return np.resize(filled[-season:], horizon)

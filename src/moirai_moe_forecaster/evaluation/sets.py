@@ -69,16 +69,17 @@ def evaluate_sets(
     ----------
     tasks : iterable of Task
     forecasters : mapping
-        By name: a `MoiraiMoEPipeline`, a sktime forecaster, a peer of `evaluation.peers`, or any
-        function ``(contexts, horizon, seasonality, levels) -> quantiles (window, level, horizon)``.
+        By name: a `MoiraiMoEPipeline`, a `Variant` of one with options of `predict`, a sktime
+        forecaster, a peer of `evaluation.peers`, or any function
+        ``(contexts, horizon, seasonality, levels) -> quantiles (window, level, horizon)``.
         Seasonal naive is always there, as "seasonal-naive".
     metrics : sequence of str
         As `backtest` has them; by default all. WQL is over the levels 0.1, ..., 0.9.
     folder : str or Path, optional
         Results are stored there as ``MODEL/SET.json`` as soon as they are known, and taken from
-        there if the data of the set, the metrics and the forecaster (a pipeline's weights, a sktime
-        forecaster's parameters, a function's name) are still the same: a second run goes on where
-        the first was interrupted.
+        there if the data of the set, the metrics and the forecaster (a pipeline's weights, options
+        and code, a sktime forecaster's parameters, a function's name) are still the same: a second
+        run goes on where the first was interrupted.
     n_jobs : int, default=1
         Processes, of joblib. Times are comparable only with one.
     progress : bool, default=False
