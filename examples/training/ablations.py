@@ -44,6 +44,13 @@ ARMS = {
     "control": Arm(),
     "reference": Arm(REFERENCE),
     "rate-3e-3": Arm(REFERENCE, {"learning_rate": 3e-3}),
+    "exchange": Arm({**REFERENCE, "exchange_channels": 24}),
+    "bfloat16": Arm(REFERENCE, {"precision": "bfloat16"}),
+    "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
+    "augmented": Arm(
+        REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}
+    ),
+    "muon": Arm(REFERENCE, {"optimiser": "muon"}),
 }
 
 

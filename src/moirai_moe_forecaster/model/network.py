@@ -20,6 +20,7 @@ from moirai_moe_forecaster.model.attention import (
     Visibility,
     visibility,
 )
+from moirai_moe_forecaster.model.exchange import OutputExchange
 from moirai_moe_forecaster.model.experts import Experts
 from moirai_moe_forecaster.model.gated_reference import GatedReference
 from moirai_moe_forecaster.model.mixture import Mixture, raw_size
@@ -146,6 +147,7 @@ class MoiraiMoE(nn.Module):
         outputs = config.output_patches * raw_size(config.mixture) * config.patch_size
         self.projection = nn.Linear(config.d_model, outputs)
         self.reference = GatedReference(config) if config.reference_periods else None
+        self.exchange = OutputExchange(config) if config.exchange_channels else None
         self._initialise()
 
     def forward(self, tokens: TokenBatch) -> Mixture:
@@ -221,6 +223,8 @@ class MoiraiMoE(nn.Module):
         raw = self.projection(own).unflatten(-1, shape).float()
         if self.reference is not None:
             raw = self.reference(raw, own, features)
+        if self.exchange is not None:
+            raw = self.exchange(raw, features)
         return Mixture.from_raw(raw, self.config.mixture)
 
     def _embed(self, tokens: TokenBatch) -> Tensor:
@@ -255,6 +259,9 @@ class MoiraiMoE(nn.Module):
         self.projection.weight.mul_(0.1)
         if self.reference is not None:
             self.reference.gate.weight.zero_()
+        if self.exchange is not None:
+            for parameter in self.exchange.second.parameters():
+                parameter.zero_()
 
 
 def _some(x: Tensor, wanted: Tensor | None) -> Tensor:

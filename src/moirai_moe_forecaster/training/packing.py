@@ -64,6 +64,21 @@ class Window(NamedTuple):
     past_only: int = 0
 
 
+class Disturbances(NamedTuple):
+    """What training makes harder than it is.
+
+    Attributes
+    ----------
+    cycles : ndarray, (variate, 2)
+        Uniform numbers by which `prefix_cycles` loses some cycles and makes others wrong.
+    hidden : ndarray of bool, (variate, patch)
+        Patches that the network does not see but is scored on.
+    """
+
+    cycles: NDArray[np.float64]
+    hidden: NDArray[np.bool_]
+
+
 class Placement(NamedTuple):
     """Windows (window,) in the order in which rows take them, with the row of each.
 
@@ -157,7 +172,7 @@ def assemble(
     shape: tuple[int, int],
     model: ModelConfig,
     series_balance: float,
-    disturbed: np.random.Generator | None = None,
+    disturbances: Disturbances | None = None,
 ) -> TrainingBatch:
     """Standardise variates by their prefixes and scatter their patches into rows.
 
@@ -172,9 +187,7 @@ def assemble(
     model : ModelConfig
     series_balance : float
         As in `TrainConfig`.
-    disturbed : numpy Generator, optional
-        Takes some of the cycles away and makes others wrong, so that a network learns to judge
-        its references.
+    disturbances : Disturbances, optional
 
     Returns
     -------
@@ -199,6 +212,11 @@ def assemble(
     count = torch.zeros(len(values), device=device)
     count.index_add_(0, variate.flatten(), scored.sum(-1).flatten().float())
     weight = (count.clamp_min(1) / TYPICAL_SCORED) ** -series_balance
+    seen = values.abs() < torch.inf
+    if disturbances is not None and model.observed_mask_input:
+        hidden = torch.from_numpy(disturbances.hidden).to(device)
+        observed = observed & ~hidden.flatten()[patch][..., None]
+        seen &= ~hidden.repeat_interleave(size, 1)
     tokens = TokenBatch(
         # values near the end of float32, such as codes for missing ones, have no finite scale
         points.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT),
@@ -210,11 +228,11 @@ def assemble(
     )
     if model.reference_periods:
         ends = np.where(_known_ahead(placement), 0, basis_end)
-        cycles = prefix_cycles(values, ends, model.reference_periods, disturbed)
-        seen = values.isfinite()
+        uniforms = None if disturbances is None else disturbances.cycles
+        cycles = prefix_cycles(values, ends, model.reference_periods, uniforms)
         signal = normaliser.standardise(torch.where(seen, values, 0.0))
-        end = (patch - variate * (values.shape[1] // size) + 1) * size
         signal = signal.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+        end = (patch - variate * (values.shape[1] // size) + 1) * size
         found = reference(signal, seen, cycles, variate, end, points_ahead(model))
         tokens = tokens._replace(reference=found)
     return TrainingBatch(tokens, scored * weight[variate][..., None])
