@@ -1,32 +1,41 @@
 """Find what repeats in a series: its periods, from the values alone.
 
-A cycle is a comb of lines in the periodogram, random variation of any colour is smooth there. So
-the periodogram is divided by its own background, which makes walks, autoregressions and noise alike;
-what then correlates with itself one, two, three and four periods later is a cycle. How much of a
-series repeats is measured on the values: by how much less they differ over a period than over the
-lags around it.
+Whether something repeats is decided on the whitened series, where noise of any colour has a known
+distribution (:mod:`~moirai_moe_forecaster.inference.whitening`). Which of a period's multiples and
+divisors is meant, and how much of the series repeats, is measured on the values: by how much less
+they differ over a period than over the lags around it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.inference.whitening import (
+    Correlation,
+    Plan,
+    Search,
+    autocorrelation,
+    plan_for,
+    whitened,
+    without_period,
+)
+
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 LONGEST_HISTORY = 20_000
 FEWEST_POINTS = 8
-TAPER = 0.25  # share of the points that the taper fades in and out
-LAGS = 4  # a period is judged on this many of its multiples
-BACKGROUND = 16.0  # half-width of the window that the background is taken from, in 1/points
-GUARD = 1.5  # half-width of a line, which its own background leaves out
-DRIFT = 3.0  # lines below this many cycles a series are hard to tell from a drift
-DETECTED = 5.0  # standard deviations that noise of many periods rarely reaches
-SURE = 10.0
+# Rough cycles have lines everywhere and need every point; smooth ones have a line or two among
+# the lowest frequencies, and need a clean background there.
+SEARCHES = (Search(1.0, 0.25, 1.5, 3.0, 5.0), Search(0.125, 0.5, 2.0, 5.0, 6.0))
+FEWEST_POINTS_SMOOTH = 128
+SURE = 3.0  # standard deviations beyond detection where a period counts in full
+LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
+NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
+LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
 
 
 class Period(NamedTuple):
@@ -53,35 +62,43 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
     values : array (time,)
         NaN is missing. Of very long series the last 20,000 points count.
     most : int
-        At most so many periods.
+        Find no more periods than this.
 
     Returns
     -------
     list of Period
         The primary one first; empty where nothing repeats.
     """
-    observed, series = _prepare(np.asarray(values, dtype=np.float64)[-LONGEST_HISTORY:])
+    observed, series = _prepared(np.asarray(values, dtype=np.float64)[-LONGEST_HISTORY:])
     if not series.any():
         return []
-    plan = _plan(len(series))
-    spectrum = _whiten(series, plan)
+    searches = SEARCHES if len(series) >= FEWEST_POINTS_SMOOTH else SEARCHES[:1]
+    plans = [plan_for(len(series), search) for search in searches]
+    spectra = [whitened(series, plan) for plan in plans]
     found: list[Period] = []
-    for _ in range(most):
-        correlation = _correlation(spectrum, plan)
-        length = _first(correlation, plan)
-        if not length:
+    while len(found) < most:
+        correlations = [autocorrelation(*pair) for pair in zip(spectra, plans, strict=True)]
+        margins = [
+            float(correlation.score.max()) - search.detected
+            for correlation, search in zip(correlations, searches, strict=True)
+        ]
+        best = int(np.argmax(margins))
+        if margins[best] <= 0:
             break
-        for length in _nested(length, _averaged(correlation, plan), plan):
-            score = _averaged(correlation, plan)[length] / plan.deviation[length]
-            certain = float(np.clip((score - DETECTED) / (SURE - DETECTED), 0, 1))
-            strength = certain * _share(series, observed, length, [p.length for p in found])
-            if strength > 0 and length not in [p.length for p in found]:
-                found.append(Period(length, strength))
-        spectrum = _without(spectrum, length, plan)
+        chain = _cycles(correlations[best], series, observed, plans[best])
+        certain = min(margins[best] / SURE, 1.0)
+        new = _measured(chain, certain, series, observed, plans[best], found)
+        if not new:
+            break
+        found += new
+        spectra = [
+            without_period(spectrum, chain[-1][0], plan)
+            for spectrum, plan in zip(spectra, plans, strict=True)
+        ]
     return found[:most]
 
 
-def _prepare(values: Array) -> tuple[NDArray[np.bool_], Array]:
+def _prepared(values: Array) -> tuple[Mask, Array]:
     """Which points are observed, and the series without gaps, outliers and trend; (time,) both."""
     observed = np.isfinite(values)
     known = np.flatnonzero(observed)
@@ -89,163 +106,148 @@ def _prepare(values: Array) -> tuple[NDArray[np.bool_], Array]:
         return observed[:0], values[:0]
     span = slice(known[0], known[-1] + 1)
     observed, series = observed[span], values[span]
-    if len(known) < len(series):
-        # A line leaves no trace of when values are missing, a constant would: nights, say.
+    points = len(series)
+    if len(known) < points:
+        # A line leaves no trace of when values are missing; a constant would, of nights, say.
         series = np.interp(np.arange(known[0], known[-1] + 1), known, values[known])
-    tail = len(series) // 10
-    low, high = np.partition(series, (tail, len(series) - 1 - tail))[[tail, -1 - tail]]
+    tail = points // 10
+    low, high = np.partition(series, (tail, points - 1 - tail))[[tail, -1 - tail]]
     if high > low:
         series = np.clip(series, 2 * low - high, 2 * high - low)
     series = series - series.mean()
-    time = np.arange(len(series)) - (len(series) - 1) / 2
-    return observed, series - time * (time @ series / (time @ time))
+    time = np.arange(points) - (points - 1) / 2
+    series -= time * (time @ series / (time @ time))
+    spread = np.abs(series).max()
+    # What rounding leaves of a constant or a line is no series.
+    if spread <= 1e-9 * np.abs(values[known]).max():
+        return observed[:0], series[:0]
+    return observed, series / spread
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What depends on the number of points alone."""
+def _cycles(
+    correlation: Correlation, series: Array, observed: Mask, plan: Plan
+) -> list[tuple[int, float]]:
+    """Lengths that nest into each other, shortest first, and how sure each is beside the period."""
+    mean, score, _ = correlation
+    length = int(score.argmax())
+    variogram = _variogram(series, observed, length)
+    share = _shares(variogram)
+    divisors = np.rint(length / np.arange(1, length // 2 + 1)).astype(int)
+    alike = mean[divisors] >= 0.8 * mean[length]
+    alike |= (share[divisors] >= 0.8 * share[length]) & (mean[divisors] >= 0.25 * mean[length])
+    length = int(divisors[alike & (score[divisors] > 0)][-1])
 
-    taper: Array
-    size: int  # of the padded transform
-    bounds: tuple[NDArray[np.int64], ...]  # of the background's window, and of the line in it
-    weight: Array  # of a bin of the periodogram
-    inside: Array  # how many bins the background's window has
-    ends: tuple[int, ...]
-    pairs: Array
-    deviation: Array
-
-
-@lru_cache(maxsize=16)
-def _plan(points: int) -> _Plan:
-    size = _fast_size(2 * points)
-    ratio = size / points
-    fade = int(TAPER * points / 2)
-    taper = np.ones(points)
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(fade, 1))
-    taper[:fade], taper[points - fade :] = ramp, ramp[::-1]
-    window = np.fft.irfft(np.abs(np.fft.rfft(taper, size)) ** 2, size)[:points]
-    window /= window[0]
-
-    bins = size // 2 + 1
-    at = np.arange(bins)
-    half = np.clip(at / 2, 3 * ratio, BACKGROUND * ratio).astype(int)
-    guard = round(GUARD * ratio)
-    low = np.maximum(at - half, int(ratio))
-    high = np.maximum(np.minimum(at + half + 1, bins), low + 1)
-    line_low, line_high = np.clip(at - guard, low, high), np.clip(at + guard + 1, low, high)
-    inside = np.maximum(high - low - (line_high - line_low), 1)
-    cycles = np.maximum(at, 1) / ratio
-    mirrored = np.maximum(bins - 1 - at, 0.5) / ratio
-    weight = 1 / (1.78 * (1 + (DRIFT / cycles) ** 2))
-    weight[: int(ratio)] = 0
-
-    lags = points // 2 + 1
-    pairs = np.zeros(lags)
-    ends = []
-    for k in range(1, LAGS + 1):
-        end = min(lags, (points - 1) // k + 1)
-        ends.append(end)
-        pairs[:end] += window[: k * end : k][:end]
-    pairs = np.maximum(pairs, 0.05)
-    effective = points * np.mean(taper**2) ** 2 / np.mean(taper**4)
-    return _Plan(
-        taper=taper,
-        size=size,
-        bounds=(low, line_low, line_high, high),
-        weight=weight,
-        inside=inside,
-        ends=tuple(ends),
-        pairs=pairs,
-        deviation=1 / np.sqrt(pairs * effective),
-    )
-
-
-def _fast_size(least: int) -> int:
-    return min(odd << max(0, ((least - 1) // odd).bit_length()) for odd in (1, 3, 5, 9, 15))
-
-
-def _whiten(series: Array, plan: _Plan) -> Array:
-    """Periodogram over its background."""
-    power = np.abs(np.fft.rfft(series * plan.taper, plan.size)) ** 2
-    total = np.concatenate(([0.0], np.cumsum(np.log(power + 1e-9 * power.mean()))))
-    low, line_low, line_high, high = plan.bounds
-    around = total[high] - total[line_high] + total[line_low] - total[low]
-    return power * plan.weight / np.exp(around / plan.inside)
-
-
-def _correlation(spectrum: Array, plan: _Plan) -> Array:
-    correlation = np.fft.irfft(spectrum, plan.size)[: len(plan.taper)]
-    return correlation / correlation[0]
-
-
-def _averaged(correlation: Array, plan: _Plan) -> Array:
-    """Mean correlation over the first multiples of each lag."""
-    total = np.zeros(len(plan.pairs))
-    for k, end in enumerate(plan.ends, 1):
-        total[:end] += correlation[: k * end : k]
-    return total / plan.pairs
-
-
-def _first(correlation: Array, plan: _Plan) -> int:
-    """Period that stands out most, or its shortest divisor that explains half as much; or 0."""
-    crossing = int((correlation <= 0).argmax())
-    mean = _averaged(correlation, plan)
-    start = max(crossing, 2)
-    if not crossing or start >= len(mean):
-        return 0
-    score = mean / plan.deviation
-    best = start + int(score[start:].argmax())
-    if score[best] < DETECTED:
-        return 0
-    divisors = np.rint(best / np.arange(1, best // start + 1)).astype(int)
-    enough = (mean[divisors] >= 0.75 * mean[best]) & (score[divisors] >= DETECTED)
-    short = int(divisors[enough].min())
-    low = max(start, short - short // 10)
-    return low + int(mean[low : short + short // 10 + 1].argmax())
-
-
-def _nested(length: int, mean: Array, plan: _Plan) -> list[int]:
-    chain = [length]
+    # The lines of a week outnumber those of its days: the day may be the greater part all the same.
+    divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
+    inner = (score[divisors] > 2) & (mean[divisors] >= 0.1 * mean[length])
+    length = _refined(length, variogram)
+    chain = [(length, 1.0)]
     while True:
-        multiples = mean[:: chain[-1]]
-        contrast = multiples[2:-1] - (multiples[1:-2] + multiples[3:]) / 2
-        if not len(contrast):
-            return chain
-        deviation = plan.deviation[:: chain[-1]][2:-1] * 1.5**0.5
-        gain = contrast / np.maximum(1 - (multiples[1:-2] + multiples[3:]) / 2, 0.05)
-        score = contrast / deviation
-        best = int(score.argmax())
-        if score[best] < DETECTED or gain[best] < 0.3:
-            return chain
-        good = np.flatnonzero((contrast >= 0.7 * contrast[best]) & (score >= DETECTED))
-        times = int(good[0]) + 2
-        longer = times * chain[-1]
-        if times <= 4:
-            chain.pop()
-        chain.append(longer)
+        times, certain = _multiple(chain[-1][0], correlation, share)
+        if not times:
+            break
+        longer = times * chain[-1][0]
+        if times < NESTED:
+            certain = chain.pop()[1]
+        chain.append((longer, certain))
+    if inner.any():
+        part = np.where(inner, share[divisors], 0.0)
+        ratio = part.max() / max(share[length], LEAST_SHARE)
+        if ratio > 0.4:
+            day = _refined(int(divisors[part.argmax()]), variogram)
+            chain.insert(0, (day, min((ratio - 0.4) / 0.2, 1.0)))
+    return chain
 
 
-def _without(spectrum: Array, length: int, plan: _Plan) -> Array:
-    spacing = plan.size / length
-    harmonics = np.arange(1, length // 2 + 1)
-    strong = spectrum[np.rint(harmonics * spacing).astype(int)] > 3
-    mostly = np.flatnonzero(np.cumsum(strong) >= 0.5 * harmonics)
-    last = mostly[-1] + 1 if len(mostly) else 1
-    at = np.arange(len(spectrum)) / spacing
-    width = min(BACKGROUND * plan.size / len(plan.taper) / spacing, 1 / 3)
-    near = (np.abs(at - np.rint(at)) <= width) & (at > 0.5) & (at < last + 0.5)
-    return np.where(near, np.minimum(1.0, plan.weight * 1.78), spectrum)
+def _multiple(length: int, correlation: Correlation, share: Array) -> tuple[int, float]:
+    """Multiple of a period that explains markedly more, or 0, and how sure it is."""
+    mean, deviation, share = (
+        values[::length] for values in (correlation.mean, correlation.deviation, share)
+    )
+    halves = (1 - share <= 0.5 * (1 - share[1])) & (share > share[1] + 0.1) & (mean >= mean[1])
+    halves[:2] = halves[NESTED:] = False
+    if halves.any():
+        return int(halves.argmax()), 1.0
+    if len(mean) < 4:
+        return 0, 0.0
+    # A multiple of the right length correlates more than the multiples next to it.
+    beside = (mean[1:-2] + mean[3:]) / 2
+    contrast = mean[2:-1] - beside
+    score = contrast / deviation[2:-1] / 1.5**0.5 - SEARCHES[0].detected
+    gain = contrast / np.maximum(1 - beside, 0.05) - LEAST_GAIN
+    best = int(score.argmax())
+    if score[best] <= 0 or gain[best] <= 0:
+        return 0, 0.0
+    first = int(np.argmax((contrast >= 0.7 * contrast[best]) & (score > 0)))
+    return first + 2, float(min(score[first] / SURE, max(gain[first], 0) / LEAST_GAIN, 1.0))
 
 
-def _share(series: Array, observed: NDArray[np.bool_], length: int, earlier: list[int]) -> float:
-    step = max([p for p in earlier if p < length], default=1)
+def _measured(
+    chain: list[tuple[int, float]],
+    certain: float,
+    series: Array,
+    observed: Mask,
+    plan: Plan,
+    found: list[Period],
+) -> list[Period]:
+    """Periods of a chain that were not found before, with their strength."""
+    variogram = _variogram(series, observed, chain[-1][0])
+    lengths = [period.length for period in found]
+    new = []
+    for length, sure in chain:
+        if length in lengths:
+            continue
+        step = max((other for other in lengths if 2 * other <= length), default=1)
+        share = (_share(variogram, length, step) - LEAST_SHARE) / (1 - LEAST_SHARE)
+        if certain * sure * share > 0:
+            new.append(Period(length, certain * sure * share))
+            lengths.append(length)
+    return new
+
+
+def _variogram(series: Array, observed: Mask, window: int) -> Array:
+    """Mean squared difference of observed points, by lag up to 3/4 of the series; (lags,).
+
+    The running mean over a window is taken out first, so that what wanders slowly counts little.
+    """
+    points = len(series)
+    total = np.concatenate(([0.0], np.cumsum(series)))
+    level = (total[window:] - total[:-window]) / window
+    middle = np.clip(np.arange(points) - window // 2, 0, points - window)
+    values = np.where(observed, series - level[middle], 0.0)
+    size = plan_for(points, SEARCHES[0]).size
+    known, value, square = np.fft.rfft([observed, values, values**2], size)
+    cross = 2 * (known.conj() * square).real - 2 * np.abs(value) ** 2
+    squares, pairs = np.fft.irfft([cross, np.abs(known) ** 2], size)[
+        :, : 3 * (points // 2) // 2 + 1
+    ]
+    variogram = np.maximum(squares, 0) / np.maximum(pairs, 0.5)
+    variogram[pairs < 0.5] = 2 * (values @ values) / np.count_nonzero(observed)
+    return variogram
+
+
+def _shares(variogram: Array) -> Array:
+    """How much less values differ over a lag than over those from 1/2 to 3/2 of it; (lags,)."""
+    total = np.concatenate(([0.0], np.cumsum(variogram)))
+    lag = np.arange(-(-2 * (len(variogram) - 1) // 3) + 1)
+    low, high = (lag + 1) // 2, 3 * lag // 2 + 1
+    around = (total[high] - total[low]) / (high - low)
+    return np.clip(1 - variogram[: len(lag)] / np.maximum(around, 1e-300), 0, 1)
+
+
+def _share(variogram: Array, length: int, step: int) -> float:
+    """The same for one lag, against multiples of ``step``: what cycles of that length leave."""
     around = np.arange(-(-length // 2 // step) * step, 3 * length // 2 + 1, step)
-    around = around[(around > 0) & (around != length) & (around <= len(series) - 2)]
-    around = around[:: max(1, len(around) // 12)]
-    mean = np.mean([_variogram(series, observed, int(lag)) for lag in around])
-    return float(np.clip(1 - _variogram(series, observed, length) / mean, 0, 1)) if mean else 0.0
+    around = around[(around > 0) & (around != length) & (around < len(variogram))]
+    if not len(around):
+        return 0.0
+    mean = float(variogram[around].mean())
+    return max(1 - float(variogram[length]) / mean, 0.0) if mean > 0 else 0.0
 
 
-def _variogram(series: Array, observed: NDArray[np.bool_], lag: int) -> float:
-    difference = (series[lag:] - series[:-lag])[observed[lag:] & observed[:-lag]]
-    return float(difference @ difference) / max(len(difference), 1)
+def _refined(length: int, variogram: Array) -> int:
+    """Length within a tenth over whose multiples values differ least."""
+    longest = (2 * len(variogram) - 2) // 3
+    near = np.arange(max(2, length - length // 10), min(length + length // 10, longest) + 1)
+    times = np.arange(1, min(max((len(variogram) - 1) // int(near[-1]), 1), 12) + 1)
+    return int(near[variogram[near[:, None] * times].mean(1).argmin()])

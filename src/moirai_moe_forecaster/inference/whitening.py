@@ -1,0 +1,168 @@
+"""The autocorrelation of a series after its periodogram is divided by its own background.
+
+A cycle is a comb of lines in the periodogram; random variation of any colour is smooth there. Over
+its background a walk, an autoregression and noise all look like noise, and what still correlates
+with itself one, two, three and four periods later is a cycle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MULTIPLES = 4  # a period is judged on its correlation at this many of its multiples
+BACKGROUND = 12.0  # largest half-width of the background's window, in cycles per series
+ALTERNATION = 1.0  # distance to the fastest cycle where noise that alternates looks like a line
+LOG_BIAS = 1.78  # mean of an exponential variable over the exponential of its mean logarithm
+LINE = 3.0  # times its background that a harmonic reaches if it is there
+
+
+class Search(NamedTuple):
+    """What part of the spectrum is searched, and how."""
+
+    part: float  # share of the spectrum, from its low end
+    taper: float  # share of the points that fade in or out
+    guard: float  # half-width of a line, in cycles per series: no part of its own background
+    drift: float  # cycles per series below which a line may as well be a drift
+    detected: float  # standard deviations that noise seldom reaches at any period
+
+
+class Correlation(NamedTuple):
+    """Correlation of the whitened series with itself, by lag up to half the series; (lags,) each.
+
+    Attributes
+    ----------
+    mean : array
+        Mean over a lag and its next multiples.
+    score : array
+        In standard deviations of what noise has; 0 where no dip lies before the lag.
+    deviation : array
+        Standard deviation of the mean if nothing repeats.
+    """
+
+    mean: Array
+    score: Array
+    deviation: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that depends on the number of points alone."""
+
+    taper: Array  # (points,)
+    size: int  # points of the padded transform
+    density: float  # bins per cycle per series
+    window: tuple[NDArray[np.int64], ...]  # its ends, and those of the line in it; (bins,) each
+    inside: Array  # (bins,) how many bins the background is taken from
+    weight: Array  # (bins,)
+    overlap: Array  # (lags,) share of the tapered series that a lag leaves
+    pairs: Array  # (lags,) the same, summed over the multiples
+    deviation: Array  # (lags,)
+
+
+@lru_cache(maxsize=32)
+def plan_for(points: int, search: Search) -> Plan:
+    """Lay out a search of a series of so many points."""
+    size = _fast_size(2 * points)
+    density = size / points
+    bins = int(search.part * (size // 2)) + 1
+    taper = _taper(points, search.taper)
+    overlap = np.fft.irfft(np.abs(np.fft.rfft(taper, size)) ** 2, size)[:points]
+    overlap /= overlap[0]
+    lags = points // 2 + 1
+    pairs = np.zeros(lags)
+    for k in range(1, MULTIPLES + 1):
+        some = overlap[::k][:lags]
+        pairs[: len(some)] += some
+    effective = search.part * points * np.mean(taper**2) ** 2 / np.mean(taper**4)
+
+    at = np.arange(bins)
+    # At low frequencies the background of a walk is steep: a narrow, symmetric window follows it.
+    half = np.clip(at / 2, 3 * density, BACKGROUND * density).astype(np.int64)
+    guard = round(search.guard * density)
+    low = np.maximum(at - half, int(density))
+    high = np.maximum(np.minimum(at + half + 1, bins), low + 1)
+    line = np.clip(at - guard, low, high), np.clip(at + guard + 1, low, high)
+    return Plan(
+        taper=taper,
+        size=size,
+        density=density,
+        window=(low, *line, high),
+        inside=np.maximum(high - low - (line[1] - line[0]), 1).astype(np.float64),
+        weight=_weight(at / density, size / 2 / density, search.drift) / LOG_BIAS,
+        overlap=np.maximum(overlap[:lags], 0.02),
+        pairs=np.maximum(pairs, 0.05),
+        deviation=1 / np.sqrt(np.maximum(pairs, 0.05) * effective),
+    )
+
+
+def _fast_size(least: int) -> int:
+    """Size from ``least`` on that a Fourier transform is fast for."""
+    return min(odd << max(0, ((least - 1) // odd).bit_length()) for odd in (1, 3, 5, 9, 15))
+
+
+def _taper(points: int, share: float) -> Array:
+    """Ones that fade in and out along a cosine; (points,)."""
+    fade = int(share * points / 2)
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(fade, 1))
+    return np.concatenate((ramp, np.ones(points - 2 * fade), ramp[::-1]))
+
+
+def _weight(cycles: Array, fastest: float, drift: float) -> Array:
+    """Trust in each bin, given its cycles per series: little at both ends; (bins,)."""
+    slow = 1 / (1 + (drift / np.maximum(cycles, 0.5)) ** 2)
+    fast = 1 / (1 + (ALTERNATION / (fastest - cycles + 0.5)) ** 2)
+    return np.where(cycles < 1, 0.0, slow * fast)
+
+
+def whitened(series: Array, plan: Plan) -> Array:
+    """Periodogram over its background; (bins,).
+
+    The background of a bin is the mean logarithm of those around it: lines hardly count there.
+    """
+    bins = len(plan.weight)
+    power = np.abs(np.fft.rfft(series * plan.taper, plan.size)[:bins]) ** 2
+    total = np.zeros(bins + 1)
+    np.log(power + (1e-9 * power.mean() + 1e-300), out=total[1:])
+    total.cumsum(out=total)
+    low, line_low, line_high, high = plan.window
+    around = total[high] - total[line_high] + total[line_low] - total[low]
+    return power * plan.weight / np.exp(around / plan.inside)
+
+
+def autocorrelation(spectrum: Array, plan: Plan) -> Correlation:
+    """What a whitened spectrum says of each lag."""
+    correlation = np.fft.irfft(spectrum, plan.size)[: len(plan.taper)]
+    correlation /= max(correlation[0], 1e-300)
+    lags = len(plan.pairs)
+    mean = np.zeros(lags)
+    for k in range(1, MULTIPLES + 1):
+        some = correlation[::k][:lags]
+        mean[: len(some)] += some
+    mean /= plan.pairs
+    # Half a period's multiples are periods every other time: what counts is the lag itself, too.
+    mean = np.minimum(mean, 1.5 * correlation[:lags] / plan.overlap)
+    score = mean / plan.deviation
+    score[2 * np.minimum.accumulate(mean) > mean] = 0
+    score[:2] = 0
+    return Correlation(mean, score, plan.deviation)
+
+
+def without_period(spectrum: Array, length: int, plan: Plan) -> Array:
+    """Whitened spectrum with the background in the place of a period's lines; (bins,)."""
+    spacing = plan.size / length
+    harmonics = np.arange(1, max(int((len(spectrum) - 1) / spacing), 1) + 1)
+    lines = np.minimum(np.rint(harmonics * spacing).astype(int), len(spectrum) - 1)
+    # Up to the last harmonic that most before it keep company: a week is no harmonic of a year.
+    mostly = np.flatnonzero(2 * np.cumsum(spectrum[lines] > LINE) >= harmonics)
+    last = mostly[-1] + 1 if len(mostly) else 1
+    order = np.arange(len(spectrum)) / spacing
+    width = min(BACKGROUND * plan.density / spacing, 1 / 3)
+    near = (np.abs(order - np.rint(order)) <= width) & (order > 0.5) & (order < last + 0.5)
+    return np.where(near, plan.weight * LOG_BIAS, spectrum)
