@@ -3,8 +3,9 @@
     python examples/benchmarks/training_step.py [--preset tiny] [--threads 2] [--rows 16]
     torchrun --nproc-per-node 2 examples/benchmarks/training_step.py --threads 1
 
-Processes that torchrun started share the rows of a step, and the first one reports. Windows are synthetic, so that no corpus is needed. The profile is of the same steps, taken after
-the timing, as profiling costs time.
+Processes that torchrun started share the rows of a step, and the first one reports. Windows are
+synthetic, so that no corpus is needed. The profile is of the same steps, taken after the timing, as
+profiling costs time; there is none of several processes.
 """
 
 # %%

@@ -33,23 +33,21 @@ RECIPE: dict[str, Any] = {
 
 
 class Arm(NamedTuple):
-    """What an arm changes."""
+    """What an arm changes of the smallest preset, and of `RECIPE`."""
 
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
+    model: dict[str, Any]
+    training: dict[str, Any]
 
 
 REFERENCE = {"reference_periods": 2}
 ARMS = {
-    "control": Arm(),
-    "reference": Arm(REFERENCE),
+    "control": Arm({}, {}),
+    "reference": Arm(REFERENCE, {}),
     "rate-3e-3": Arm(REFERENCE, {"learning_rate": 3e-3}),
-    "exchange": Arm({**REFERENCE, "exchange_channels": 24}),
+    "exchange": Arm({**REFERENCE, "exchange_channels": 24}, {}),
     "bfloat16": Arm(REFERENCE, {"precision": "bfloat16"}),
     "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
-    "augmented": Arm(
-        REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}
-    ),
+    "augmented": Arm(REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}),
     "muon": Arm(REFERENCE, {"optimiser": "muon"}),
 }
 
@@ -71,9 +69,7 @@ def main() -> None:
     folder = arguments.output / f"{arguments.arm}-{arguments.seed}"
     pretrain(
         ModelConfig.preset("tiny", **arm.model),
-        TrainConfig(
-            steps=arguments.steps, seed=arguments.seed, **{**RECIPE, **arm.training}
-        ),
+        TrainConfig(steps=arguments.steps, seed=arguments.seed, **{**RECIPE, **arm.training}),
         read_corpus(arguments.data, corpus["weights"], corpus["exclude"]),
         folder,
         resume=(folder / STATE_FILE).exists(),

@@ -140,6 +140,7 @@ class Prompt(NamedTuple):
 
     def _tokens(self, variate: int, positions: range) -> TokenBatch:
         known = variate >= self.values.shape[1] - self.known_future
+        positions = range(positions.start, min(positions.stop, self.values.shape[2]))
         cut = slice(positions.start, positions.stop)
         times = self.time_id[:, cut] - (self.shift if known else 0)
         values, observed = self.values[:, variate], self.observed[:, variate]

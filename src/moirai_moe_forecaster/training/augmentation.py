@@ -66,9 +66,11 @@ def hidden_patches(
     """
     hidden = np.zeros((len(tokens), width), dtype=bool)
     for window in np.flatnonzero(random.random(len(tokens)) < share):
-        start, free = width - tokens[window] + prefix[window], tokens[window] - prefix[window]
+        free = int(tokens[window] - prefix[window])
+        start = width - free
         for _ in range(random.integers(1, HIDDEN_STRETCHES + 1)):
-            length = min(int(np.exp(random.uniform(0, np.log(LONGEST_HIDDEN)))), free)
+            longest = min(LONGEST_HIDDEN, max(free // 2, 1))
+            length = int(np.exp(random.uniform(0, np.log(longest + 1))))
             first = start + random.integers(0, free - length + 1)
             hidden[window, first : first + length] = True
     return hidden
@@ -103,4 +105,3 @@ def _spike(values: Array, random: np.random.Generator) -> None:
     for offset in range(random.integers(1, 1 + max(period // 8, 1))):
         inside = at[at + offset < len(values)] + offset
         values[inside] += (size * random.uniform(0.7, 1.3, len(inside))).astype(values.dtype)
-

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
+from moirai_moe_forecaster.model.reference import points_ahead, reference
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
-from moirai_moe_forecaster.training.cycles import prefix_cycles
 from moirai_moe_forecaster.training.corpus import Array, Integers
+from moirai_moe_forecaster.training.cycles import prefix_cycles
 
 LARGEST_TARGET = 20.0
 # no standardised context of up to this number squared of points holds a larger value, so that
@@ -225,17 +225,25 @@ def assemble(
         variate_id,
         sample_id,
         known_future.bool(),
+        values.new_empty(*shape, 0),
     )
     if model.reference_periods:
         ends = np.where(_known_ahead(placement), 0, basis_end)
         uniforms = None if disturbances is None else disturbances.cycles
         cycles = prefix_cycles(values, ends, model.reference_periods, uniforms)
         signal = normaliser.standardise(torch.where(seen, values, 0.0))
-        signal = signal.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT)
-        end = (patch - variate * (values.shape[1] // size) + 1) * size
-        found = reference(signal, seen, cycles, variate, end, points_ahead(model))
-        tokens = tokens._replace(reference=found)
+        tokens = tokens._replace(reference=_references(signal, seen, cycles, variate, patch, model))
     return TrainingBatch(tokens, scored * weight[variate][..., None])
+
+
+def _references(
+    signal: Tensor, seen: Tensor, cycles: Cycles, variate: Tensor, patch: Tensor, model: ModelConfig
+) -> Tensor:
+    """References (row, token, feature) of the patches of standardised variates (variate, time)."""
+    size = model.patch_size
+    end = (patch - variate * (signal.shape[1] // size) + 1) * size
+    signal = signal.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+    return reference(signal, seen, cycles, variate, end, points_ahead(model))
 
 
 def _lay_out(

@@ -189,12 +189,28 @@ def saved_settings(folder: Path) -> dict[str, Any]:
     CheckpointError
         If there is no state, or it cannot be read.
     """
+    settings: dict[str, Any] = _saved(folder)["training"]
+    return settings
+
+
+def saved_model(folder: Path) -> ModelConfig:
+    """Read the `ModelConfig` of the network that a run trains.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no state, or it cannot be read.
+    """
+    return ModelConfig.from_dict(_saved(folder)["model"])
+
+
+def _saved(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(folder / STATE_FILE, "pt") as file:
-            settings: dict[str, Any] = json.loads(file.metadata()["run"])["training"]
+            run: dict[str, Any] = json.loads(file.metadata()["run"])
+            return {"model": run["model"], "training": run["training"]}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no run to resume: {error}") from error
-    return settings
 
 
 @torch.no_grad()

@@ -135,9 +135,7 @@ class BatchMaker:
             augment(values[rows], variates, self.training, generator)
             tokens = placement.tokens[windows]
             prefix = tokens - (placement.length - placement.prefix)[windows] // size
-            stretches = hidden_patches(
-                prefix, tokens, width, self.training.hidden_share, generator
-            )
+            stretches = hidden_patches(prefix, tokens, width, self.training.hidden_share, generator)
             hidden.append(np.repeat(stretches, variates, 0))
             cycles.append(generator.random((variates.sum(), 2)))
         return Disturbances(np.concatenate(cycles), np.concatenate(hidden))
