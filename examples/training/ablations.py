@@ -23,6 +23,7 @@ from moirai_moe_forecaster.training.state import STATE_FILE
 CORPUS = Path(__file__).parents[2] / "docs" / "second_corpus.json"
 RECIPE: dict[str, Any] = {
     "batch_rows": 8,
+    "precision": "bfloat16",
     "learning_rate": 1.5e-3,
     "warmup_steps": 100,
     "synthetic_share": 0.3,
@@ -45,7 +46,8 @@ ARMS = {
     "reference": Arm(REFERENCE, {}),
     "rate-3e-3": Arm(REFERENCE, {"learning_rate": 3e-3}),
     "exchange": Arm({**REFERENCE, "exchange_channels": 24}, {}),
-    "bfloat16": Arm(REFERENCE, {"precision": "bfloat16"}),
+    "float32": Arm(REFERENCE, {"precision": "float32"}),
+    "one-period": Arm({"reference_periods": 1}, {}),
     "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
     "augmented": Arm(REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}),
     "muon": Arm(REFERENCE, {"optimiser": "muon"}),
