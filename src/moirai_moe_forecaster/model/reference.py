@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 
-CYCLES = 8
+DOUBLINGS = 3  # the mean is over 2 ** DOUBLINGS cycles
 DECAY = 0.75
 
 
@@ -79,27 +79,46 @@ def reference(
     Tensor, (..., feature)
         NaN where nothing is known; `split_reference` names the parts.
     """
-    # (..., period, 1) and (..., period, point)
+    last, mean = _past_cycles(signal, seen, cycles.length)
+    # (..., period, point): where in the last cycle before the end a point lies
     length = cycles.length[row][..., None]
-    period = length.clamp_min(1)
-    step = torch.arange(ahead, device=signal.device)
+    period, step = length.clamp_min(1), torch.arange(ahead, device=signal.device)
     at = end[..., None, None] + step - period * (step // period + 1)
-    start = (row * signal.shape[1])[..., None, None]
-    flat, flat_seen = signal.flatten(), seen.flatten()
-    last = torch.full(at.shape, torch.nan, device=signal.device, dtype=signal.dtype)
-    total, weight = torch.zeros_like(last), torch.zeros_like(last)
-    for cycle in range(CYCLES):
-        place = start + at.clamp_min(0)
-        there = flat_seen[place] & (at >= 0) & (length > 0)
-        value = flat[place]
-        last = torch.where(last.isnan() & there, value, last)
-        share = DECAY**cycle * there
-        total, weight = total + share * value, weight + share
-        at = at - period
-    mean = total / weight  # 0 / 0 is NaN: not known
+    number = row[..., None] * cycles.length.shape[-1] + torch.arange(
+        cycles.length.shape[-1], device=signal.device
+    )
+    place = number[..., None] * signal.shape[1] + at.clamp_min(0)
+    known = (at >= 0) & (length > 0)
+    values = [torch.where(known, part.flatten()[place], torch.nan) for part in (last, mean)]
     strength = torch.where(length > 0, cycles.strength[row][..., None], torch.nan)
     logarithm = torch.where(length > 0, period.log(), torch.nan)
-    return torch.cat((last, mean, strength, logarithm), -1).flatten(-2)
+    return torch.cat((*values, strength, logarithm), -1).flatten(-2)
+
+
+def _past_cycles(signal: Tensor, seen: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """At every time, what was seen there or last in earlier cycles, and the mean over cycles.
+
+    Sums over 1, 2, 4 cycles double until they reach `2 ** DOUBLINGS`.
+
+    Returns
+    -------
+    last, mean : Tensor, (signal, period, time)
+        NaN where none of the cycles was seen.
+    """
+    shape = (*length.shape, signal.shape[1])
+    here = seen[:, None].expand(shape)
+    last = torch.where(here, signal[:, None], torch.nan)
+    total, weight = torch.where(here, signal[:, None], 0.0), here.to(signal.dtype)
+    time = torch.arange(signal.shape[1], device=signal.device)
+    for cycles in (2**doubling for doubling in range(DOUBLINGS)):
+        at = time - cycles * length[..., None]
+        there, at = at >= 0, at.clamp_min(0)
+        share = DECAY**cycles * there
+        total = total + share * total.gather(-1, at)
+        weight = weight + share * weight.gather(-1, at)
+        earlier = torch.where(there, last.gather(-1, at), torch.nan)
+        last = torch.where(last.isnan(), earlier, last)
+    return last, total / weight  # 0 / 0 is NaN: not known
 
 
 def patch_references(
