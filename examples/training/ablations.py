@@ -34,12 +34,37 @@ RECIPE: dict[str, Any] = {
 
 
 class Arm(NamedTuple):
-    """What an arm changes of the smallest preset, and of `RECIPE`."""
+    """What an arm changes of the smallest preset and of `RECIPE`, and what sources it leaves out."""
 
     model: dict[str, Any]
     training: dict[str, Any]
+    without: tuple[str, ...] = ()
 
 
+NEW_SOURCES = (
+    "appliances_energy_10min",
+    "ausgrid_household",
+    "bc_air_quality",
+    "beehives_hourly",
+    "brightwind_mast",
+    "capital_bikeshare",
+    "cgm_glucose",
+    "chicago_nmmaps_daily",
+    "edinburgh_bikes",
+    "fitbit_activity",
+    "five_cities_pm25",
+    "household_power_10min",
+    "hue_household",
+    "madrid_transport_daily",
+    "ontario_grid_2016",
+    "sapelo_estuary_30min",
+    "seattle_bikes",
+    "seoul_bikes",
+    "swmp_estuary_15min",
+    "twitter_counts",
+    "us_smoke_pm25",
+    "weather_hourly_misc",
+)
 REFERENCE = {"reference_periods": 2}
 ARMS = {
     "control": Arm({}, {}),
@@ -47,6 +72,7 @@ ARMS = {
     "rate-3e-3": Arm(REFERENCE, {"learning_rate": 3e-3}),
     "exchange": Arm({**REFERENCE, "exchange_channels": 24}, {}),
     "float32": Arm(REFERENCE, {"precision": "float32"}),
+    "old-sources": Arm(REFERENCE, {}, NEW_SOURCES),
     "one-period": Arm({"reference_periods": 1}, {}),
     "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
     "augmented": Arm(REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}),
@@ -69,10 +95,11 @@ def main() -> None:
     corpus = json.loads(arguments.corpus.read_text())
     arm = ARMS[arguments.arm]
     folder = arguments.output / f"{arguments.arm}-{arguments.seed}"
+    weights = {**corpus["weights"], **dict.fromkeys(arm.without, 0.0)}
     pretrain(
         ModelConfig.preset("tiny", **arm.model),
         TrainConfig(steps=arguments.steps, seed=arguments.seed, **{**RECIPE, **arm.training}),
-        read_corpus(arguments.data, corpus["weights"], corpus["exclude"]),
+        read_corpus(arguments.data, weights, corpus["exclude"]),
         folder,
         resume=(folder / STATE_FILE).exists(),
         progress=False,

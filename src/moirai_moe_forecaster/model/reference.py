@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 
-DOUBLINGS = 3  # the mean is over 2 ** DOUBLINGS cycles
+DOUBLINGS = 5  # means and gaps reach over 2 ** DOUBLINGS cycles
 DECAY = 0.75
 
 
@@ -98,7 +98,7 @@ def reference(
 def _past_cycles(signal: Tensor, seen: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """At every time, what was seen there or last in earlier cycles, and the mean over cycles.
 
-    Sums over 1, 2, 4 cycles double until they reach `2 ** DOUBLINGS`.
+    Sums over 1, 2, 4, ... cycles double until they reach `2 ** DOUBLINGS`.
 
     Returns
     -------
