@@ -34,7 +34,7 @@ RECIPE: dict[str, Any] = {
 
 
 class Arm(NamedTuple):
-    """What an arm changes of the smallest preset and of `RECIPE`, and what sources it leaves out."""
+    """What an arm changes of the smallest preset and of `RECIPE`, and sources that it lacks."""
 
     model: dict[str, Any]
     training: dict[str, Any]
