@@ -17,6 +17,7 @@ ScaleRule = Literal["relative", "absolute"]
 TimeIndex = Literal["position", "observed"]
 Precision = Literal["float32", "bfloat16"]
 Optimiser = Literal["adamw", "muon"]
+BeyondPass = Literal["paths", "hidden"]
 
 MAY_BE_NONE = ("mirror_up_to", "reference_periods", "exchange_channels")
 OFFICIAL_MIXTURE: tuple[Component, ...] = (
@@ -76,6 +77,10 @@ class ModelConfig:
         ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
         uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
         fits them to held-out windows.
+    beyond_pass : {"paths", "hidden"}, default="paths"
+        How forecasts reach beyond the patches that one token predicts: by paths that draw, read
+        what they drew and predict on, as officially; or, for networks that were trained with hidden
+        patches, by missing values in its place, without draws and in one pass.
     reference_periods : int, default=0
         For how many periods of its series a token reads what the points that it predicts were one
         cycle earlier (`model.reference`), and predicts by gates on it. Officially 0.
@@ -109,6 +114,7 @@ class ModelConfig:
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
+    beyond_pass: BeyondPass = "paths"
     reference_periods: int = 0
     exchange_channels: int = 0
 
@@ -129,6 +135,9 @@ class ModelConfig:
         _check_choice("centroid_choice", self.centroid_choice, CentroidChoice)
         _check_choice("scale_rule", self.scale_rule, ScaleRule)
         _check_choice("time_index", self.time_index, TimeIndex)
+        _check_choice("beyond_pass", self.beyond_pass, BeyondPass)
+        if self.beyond_pass == "hidden" and not self.observed_mask_input:
+            raise ConfigError("beyond_pass='hidden' needs observed_mask_input")
         for component in self.mixture:
             _check_choice("mixture", component, Component)
         if not self.mixture:

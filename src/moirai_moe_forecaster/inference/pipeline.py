@@ -40,6 +40,7 @@ from moirai_moe_forecaster.inference.representation import embed
 from moirai_moe_forecaster.inference.rollout import (
     Marginal,
     frozen_rollout,
+    hidden_rollout,
     marginalise,
     reestimated_rollout,
     seeded_draw,
@@ -237,7 +238,8 @@ class MoiraiMoEPipeline:
         context_length : int, optional
             Use only this many of the last points; by default `max_context_length`.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 32, whose quantiles are more
+            Paths that carry the uncertainty between patches; None is what the checkpoint was made
+            for: none (`ModelConfig.beyond_pass`), or 32, whose quantiles are more
             accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
             that one pass predicts, where quantiles are exact. Take 100 or more for statements about
             several steps at once (`Forecast.samples`) over longer horizons.
@@ -285,6 +287,8 @@ class MoiraiMoEPipeline:
         seed = draw_seed(random_state)
         bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
         load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
+        if num_paths is None and normaliser == "frozen":
+            load = self._without_paths(load)
         limits = {"memory_budget": self.memory_budget, "batch_size": most}
         series, effects = batch.series, None
         if regress and any(len(part.future) for part in series):
@@ -398,17 +402,31 @@ class MoiraiMoEPipeline:
         seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
         device = next(self.network.parameters()).device
         dependence = Dependence.of(self.config)
-        paths = load.paths if blocks > 1 else 1
+        paths = load.paths if blocks > 1 and load.paths else 1
         draw = seeded_draw(torch.from_numpy(seeds).to(device), paths, dependence)
         prompt = make_prompt(group, horizon, self.config, length)
-        if load.reestimated:
+        if not load.paths:
+            rollout = hidden_rollout(self.network, prompt, blocks, draw)
+        elif load.reestimated:
             rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
         else:
             rollout = frozen_rollout(self.network, prompt, blocks, draw)
         levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
         marginal = averaged(marginalise(rollout, horizon, levels, dependence), images)
         location, scale = (part[:count, ..., 0].numpy() for part in prompt.normaliser)
-        return _split(marginal, location, scale, seeds[:count], joint=blocks > 1)
+        return _split(marginal, location, scale, seeds[:count], joint=blocks > 1 and load.paths > 0)
+
+    def _without_paths(self, load: Load) -> Load:
+        """Let missing values take the place of paths, where the checkpoint was made for it.
+
+        Together with the context they are at most as long as what the network was trained on.
+        """
+        direct = load._replace(paths=0)
+        beyond = direct.hidden * self.config.patch_size
+        if self.config.beyond_pass != "hidden" or beyond > self.max_context_length // 2:
+            return load
+        length = min(load.context_length, self.max_context_length - beyond)
+        return direct._replace(context_length=length)
 
     def used_context_length(self, context_length: int | None) -> int:
         """Return how many points are used if so many are asked for; None asks for the most."""
