@@ -66,6 +66,7 @@ NEW_SOURCES = (
     "weather_hourly_misc",
 )
 REFERENCE = {"reference_periods": 2}
+LARGE = {**REFERENCE, "d_model": 256, "num_heads": 4, "d_ff": 320, "num_layers": 6}
 ARMS = {
     "control": Arm({}, {}),
     "reference": Arm(REFERENCE, {}),
@@ -76,6 +77,7 @@ ARMS = {
     "one-period": Arm({"reference_periods": 1}, {}),
     "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
     "augmented": Arm(REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}),
+    "large": Arm(LARGE, {}),
     "muon": Arm(REFERENCE, {"optimiser": "muon"}),
 }
 
