@@ -30,6 +30,7 @@ class Search(NamedTuple):
     taper: float  # share of the points that fade in or out
     guard: float  # half-width of a line, in cycles per series: no part of its own background
     drift: float  # cycles per series below which a line may as well be a drift
+    cycles: float  # fewest that a series must have
     detected: float  # standard deviations that noise seldom reaches at any period
 
 
@@ -64,6 +65,8 @@ class Plan:
     overlap: Array  # (lags,) share of the tapered series that a lag leaves
     pairs: Array  # (lags,) the same, summed over the multiples
     deviation: Array  # (lags,)
+    shortest: int  # period that the searched part of the spectrum can tell
+    longest: int
 
 
 @lru_cache(maxsize=32)
@@ -99,6 +102,8 @@ def plan_for(points: int, search: Search) -> Plan:
         overlap=np.maximum(overlap[:lags], 0.02),
         pairs=np.maximum(pairs, 0.05),
         deviation=1 / np.sqrt(np.maximum(pairs, 0.05) * effective),
+        shortest=round(2 / search.part),
+        longest=int(points / search.cycles),
     )
 
 
@@ -150,7 +155,8 @@ def autocorrelation(spectrum: Array, plan: Plan) -> Correlation:
     mean = np.minimum(mean, 1.5 * correlation[:lags] / plan.overlap)
     score = mean / plan.deviation
     score[2 * np.minimum.accumulate(mean) > mean] = 0
-    score[:2] = 0
+    score[: plan.shortest] = 0
+    score[plan.longest + 1 :] = 0
     return Correlation(mean, score, plan.deviation)
 
 
