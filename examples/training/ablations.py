@@ -77,6 +77,7 @@ ARMS = {
     "one-period": Arm({"reference_periods": 1}, {}),
     "hidden": Arm(REFERENCE, {"hidden_share": 0.3}),
     "augmented": Arm(REFERENCE, {"amplitude_share": 0.2, "censor_share": 0.1, "spike_share": 0.1}),
+    "more-synthetic": Arm(REFERENCE, {"synthetic_share": 0.5}),
     "large": Arm(LARGE, {}),
     "muon": Arm(REFERENCE, {"optimiser": "muon"}),
 }

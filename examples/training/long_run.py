@@ -5,7 +5,7 @@
 
 The same command goes on where the run was interrupted. Where the run itself is lost, ``--initial
 runs-kept/second --seed S`` begins another one from the weights alone, with a fresh optimiser and,
-by another seed, with new data. Every ten minutes the state is saved and copied, in turns, to one of
+by another seed, with new data; ``--layers N`` adds blocks to it that change nothing yet. Every ten minutes the state is saved and copied, in turns, to one of
 two places. ``moirai-moe pretrain --resume`` on a copy of the folder, with more steps and a
 ``decay_share``, makes a branch whose rate falls.
 """
@@ -25,10 +25,20 @@ import torch
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, TrainConfig, pretrain
 from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.training.corpus import read_corpus
+from moirai_moe_forecaster.training.growth import grown
 from moirai_moe_forecaster.training.state import STATE_FILE, saved_model
 
 CORPUS = Path(__file__).parents[2] / "docs" / "second_corpus.json"
-MODEL = ModelConfig.preset("tiny", reference_periods=2)
+# wide and flat: blocks can be added to a trained network at no loss (`--layers`), width cannot
+MODEL = ModelConfig.preset(
+    "tiny",
+    d_model=256,
+    num_heads=4,
+    d_ff=320,
+    num_layers=3,
+    reference_periods=2,
+    beyond_pass="hidden",
+)
 TRAINING = TrainConfig(
     steps=10_000_000,
     batch_rows=16,
@@ -39,6 +49,7 @@ TRAINING = TrainConfig(
     synthetic_share=0.3,
     coupled_share=0.08,
     long_share=0.3,
+    hidden_share=0.15,
     save_every=500,
     validate_every=500,
 )
@@ -53,6 +64,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="weights and exclusions")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--initial", type=Path, help="checkpoint to begin with")
+    parser.add_argument("--layers", type=int, help="blocks to grow what it begins with to")
     parser.add_argument("--minutes", type=float, required=True, help="of this call")
     parser.add_argument("--keep", type=Path, help="folder for the weights in bfloat16")
     parser.add_argument("--seed", type=int, default=0)
@@ -62,6 +74,8 @@ def main() -> None:
     sources = read_corpus(arguments.data, corpus["weights"], corpus["exclude"])
     training = TrainConfig.from_dict({**TRAINING.to_dict(), "seed": arguments.seed})
     network = load_checkpoint(arguments.initial).network if arguments.initial else None
+    if network is not None and arguments.layers:
+        network = grown(network, arguments.layers)
     end = time.monotonic() + 60 * arguments.minutes
     turn = 0
     while (left := (end - time.monotonic()) / 60) > 0:
