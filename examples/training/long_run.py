@@ -5,9 +5,10 @@
 
 The same command goes on where the run was interrupted. Where the run itself is lost, ``--initial
 runs-kept/second --seed S`` begins another one from the weights alone, with a fresh optimiser and,
-by another seed, with new data; ``--layers N`` adds blocks to it that change nothing yet. Every ten minutes the state is saved and copied, in turns, to one of
-two places. ``moirai-moe pretrain --resume`` on a copy of the folder, with more steps and a
-``decay_share``, makes a branch whose rate falls.
+by another seed, with new data; ``--layers N`` adds blocks to it that change nothing yet. Every ten
+minutes the state is saved and copied, in turns, to one of two places. ``moirai-moe pretrain
+--resume`` on a copy of the folder, with more steps and a ``decay_share``, makes a branch whose rate
+falls.
 """
 
 # %%
