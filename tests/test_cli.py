@@ -249,6 +249,16 @@ def test_pretrain_stops_resumes_and_leaves_a_checkpoint(
     assert MoiraiMoEPipeline.from_pretrained(output).config.d_model == SIZES["d_model"]
 
 
+def test_pretrain_goes_on_in_the_architecture_of_a_checkpoint(
+    corpus: Path, model: str, tmp_path: Path
+) -> None:
+    command = ["pretrain", "--data", str(corpus), "--output", str(tmp_path / "run"), "--quiet"]
+    small = ["--set", "batch_rows=2", "--set", "max_points=256"]
+    assert cli.main([*command, "--steps", "1", "--initial", model, *small]) == 0
+    assert cli.main([*command, "--steps", "2", "--resume"]) == 0
+    assert MoiraiMoEPipeline.from_pretrained(tmp_path / "run").config.d_model == SIZES["d_model"]
+
+
 def test_pretrain_takes_any_field_of_the_training_configuration() -> None:
     settings = ["learning_rate=2e-3", "precision=bfloat16", "betas=[0.8, 0.9]", "batch_rows=32"]
     training = cli_pretrain.training_config(settings, 7, 3, {"clip_norm": 5.0})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moirai_moe_forecaster.config import OFFICIAL_MIXTURE, ModelConfig, TrainConfig
+from moirai_moe_forecaster.config import MAY_BE_NONE, OFFICIAL_MIXTURE, ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import ConfigError
 from tiny_network import tiny_config
 
@@ -32,10 +32,13 @@ OTHER_VALUES: dict[str, Any] = {
     "dependence_share": 0.5,
     "dependence_growth": 0.3,
     "dependence_decay": 0.9,
+    "beyond_pass": "hidden",
+    "reference_periods": 2,
+    "exchange_channels": 8,
 }
 INTEGERS = [field.name for field in fields(ModelConfig) if field.type == "int"]
 BOOLEANS = [field.name for field in fields(ModelConfig) if field.type == "bool"]
-CHOICES = ["router", "centroid_choice", "scale_rule", "time_index"]
+CHOICES = ["router", "centroid_choice", "scale_rule", "time_index", "beyond_pass"]
 SHARES = ["dependence_share", "dependence_growth", "dependence_decay"]
 
 
@@ -62,7 +65,7 @@ def test_configurations_are_values() -> None:
         config.d_model = 64  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", [name for name in INTEGERS if name != "mirror_up_to"])
+@pytest.mark.parametrize("name", sorted(set(INTEGERS) - set(MAY_BE_NONE)))
 def test_integers_are_not_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be an integer of at least 1, got 0"):
         tiny_config(**{name: 0})

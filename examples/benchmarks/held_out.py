@@ -1,6 +1,7 @@
 """Score checkpoints on the stretches of a training corpus that training holds out, to tune on.
 
-    python examples/benchmarks/held_out.py FOLDER [--corpus FILE] --model PATH [PATH ...]
+    python examples/benchmarks/held_out.py FOLDER [--corpus FILE] [--series N]
+        [--groups GROUP ...] --model PATH [PATH ...]
 
 Prints, for every group of frequencies, scores relative to seasonal naive: geometric means over the
 sources that have series of that group. Evaluation sets are not for choices; these stretches are.
@@ -40,7 +41,9 @@ PROTOCOLS = {
 
 
 # %%
-def tasks(folder: Path, corpus: dict[str, dict]) -> list[tuple[str, Task]]:
+def tasks(
+    folder: Path, corpus: dict[str, dict], most: int = SERIES_PER_TASK
+) -> list[tuple[str, Task]]:
     """One set per source and frequency: contexts end where the held-out stretches begin."""
     found = []
     for source in read_corpus(folder, corpus.get("weights"), corpus.get("exclude")):
@@ -58,7 +61,7 @@ def tasks(folder: Path, corpus: dict[str, dict]) -> list[tuple[str, Task]]:
         for freq, pairs in cut.items():
             group, season, horizon = PROTOCOLS[freq]
             # few series, spread evenly over the source
-            pairs = [pairs[i] for i in range(0, len(pairs), -(-len(pairs) // SERIES_PER_TASK))]
+            pairs = [pairs[i] for i in range(0, len(pairs), -(-len(pairs) // most))]
             pairs = [(c.astype(float), y[:horizon].astype(float)) for c, y in pairs]
             usable = [(c, y) for c, y in pairs if np.isfinite(c[-season:]).any()]
             if len(usable) >= 2:
@@ -74,9 +77,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--corpus", type=Path, help="JSON with 'weights' and 'exclude' by source")
     parser.add_argument("--model", nargs="+", help="directories of checkpoints")
+    parser.add_argument("--series", type=int, default=SERIES_PER_TASK, help="most of a source")
+    parser.add_argument("--groups", nargs="+", help="such as weekly; all by default")
     arguments = parser.parse_args()
     corpus = json.loads(arguments.corpus.read_text()) if arguments.corpus else {}
-    sets = [(group, task, score_naive(task)) for group, task in tasks(arguments.folder, corpus)]
+    found = tasks(arguments.folder, corpus, arguments.series)
+    wanted = arguments.groups or [group for group, _ in found]
+    sets = [(group, task, score_naive(task)) for group, task in found if group in wanted]
     sets = [(g, t, naive) for g, t, naive in sets if naive.mase > 0 and naive.wql > 0]
     groups = list(dict.fromkeys(group for group, *_ in sets))
     print("| model | score | " + " | ".join([*groups, "all"]) + " |")

@@ -1,9 +1,11 @@
 """Time one training step, its share inside matrix products, and the making of its data.
 
     python examples/benchmarks/training_step.py [--preset tiny] [--threads 2] [--rows 16]
+    torchrun --nproc-per-node 2 examples/benchmarks/training_step.py --threads 1
 
-Windows are synthetic, so that no corpus is needed. The profile is of the same steps, taken after
-the timing, as profiling costs time.
+Processes that torchrun started share the rows of a step, and the first one reports. Windows are
+synthetic, so that no corpus is needed. The profile is of the same steps, taken after the timing, as
+profiling costs time; there is none of several processes.
 """
 
 # %%
@@ -35,9 +37,10 @@ def measure(model: ModelConfig, training: TrainConfig, device: str, steps: int) 
     """Print speed, utilisation and where the time goes."""
     with joined_processes(device) as processes:
         maker = BatchMaker([], model, training, processes.device)
-        maker.batch(0)
+        part = processes.rank, processes.world_size
+        maker.batch(0, *part)
         started = time.perf_counter()
-        made = [maker.batch(step) for step in range(8)]
+        made = [maker.batch(step, *part) for step in range(8)]
         making = (time.perf_counter() - started) / len(made)
         batches = [micro_batch(b, model.output_patches).to(processes.device) for b in made]
         state = new_state(model, training, processes, {})
@@ -60,6 +63,8 @@ def measure(model: ModelConfig, training: TrainConfig, device: str, steps: int) 
             seconds.append(time.perf_counter() - started)
             rows, tokens = batch.tokens.sample_id.shape
             work.append(training_flops(model, rows, tokens, len(batch.targets.positions)))
+        if processes.rank > 0:
+            return
         taken = statistics.median(seconds)
         tokens_per_step = training.batch_rows * training.row_tokens
         print(f"step              {1e3 * taken:.1f} ms")
@@ -67,7 +72,8 @@ def measure(model: ModelConfig, training: TrainConfig, device: str, steps: int) 
         print(f"peak, measured    {peak / 1e9:,.0f} GFLOP/s")
         print(f"of the peak       {statistics.mean(work) / taken / peak:.0%}")
         print(f"making a batch    {1e3 * making:.1f} ms, {making / taken:.1%} of a step")
-        profile_steps(step, processes.device.type)
+        if processes.world_size == 1:
+            profile_steps(step, processes.device.type)
 
 
 def profile_steps(step: Callable[[], object], kind: str) -> None:
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--row-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--periods", type=int, default=0, help="whose references tokens read")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
@@ -105,7 +112,7 @@ def main() -> None:
         synthetic_share=0.9,
         coupled_share=0.1,
     )
-    model = ModelConfig.preset(arguments.preset)
+    model = ModelConfig.preset(arguments.preset, reference_periods=arguments.periods)
     measure(model, training, arguments.device, arguments.steps)
 
 

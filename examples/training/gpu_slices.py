@@ -35,7 +35,12 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.training.corpus import read_corpus
 from moirai_moe_forecaster.training.loop import pretrain
 from moirai_moe_forecaster.training.metrics import METRICS_FILE
-from moirai_moe_forecaster.training.state import RUN_FILE, STATE_FILE, saved_settings
+from moirai_moe_forecaster.training.state import (
+    RUN_FILE,
+    STATE_FILE,
+    saved_model,
+    saved_settings,
+)
 
 SHARD_BYTES = 15_500_000
 MOST_FILES = 8
@@ -53,7 +58,7 @@ def main() -> None:
         weights, exclude = corpus_options(arguments.corpus)
         saved = saved_settings(arguments.output) if has_state else {}
         pretrain(
-            ModelConfig.preset(arguments.preset),
+            saved_model(arguments.output) if has_state else ModelConfig.preset(arguments.preset),
             training_config(arguments.settings, arguments.steps, arguments.seed, saved),
             read_corpus(arguments.data, weights, exclude) if arguments.data else [],
             arguments.output,

@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--initial",
         metavar="MODEL",
-        help="start from a checkpoint's weights instead of random ones: 'bundled', a directory or "
-        "a Hub name; the preset must have its architecture",
+        help="start from a checkpoint's weights instead of random ones, in its architecture and "
+        "whatever the preset: 'bundled', a directory or a Hub name",
     )
     add_settings(parser)
     parser.add_argument(
@@ -104,12 +104,13 @@ def run(arguments: argparse.Namespace) -> None:
     logging.basicConfig(format="%(message)s")
     silent = arguments.quiet or not is_first_process()
     logging.getLogger(__package__).setLevel("WARNING" if silent else "INFO")
+    model, initial = _start(arguments)
     network = pretrain(
-        ModelConfig.preset(arguments.preset),
+        model,
         training,
         read_corpus(arguments.data, weights, exclude),
         arguments.output,
-        initial=_initial(arguments.initial),
+        initial=initial,
         resume=arguments.resume,
         device=arguments.device,
         progress=not arguments.quiet,
@@ -121,12 +122,18 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"checkpoint: {arguments.output.resolve()}")
 
 
-def _initial(model: str | None) -> Mapping[str, Any] | None:
+def _start(arguments: argparse.Namespace) -> tuple[ModelConfig, Mapping[str, Any] | None]:
+    """Architecture and, of a checkpoint, weights that a run starts or goes on with."""
     from moirai_moe_forecaster.checkpoint import load_checkpoint
+    from moirai_moe_forecaster.training.state import saved_model
 
-    if model is None:
-        return None
-    return load_checkpoint(None if model == "bundled" else model).network.state_dict()
+    if arguments.resume:
+        return saved_model(arguments.output), None
+    if arguments.initial is None:
+        return ModelConfig.preset(arguments.preset), None
+    name = None if arguments.initial == "bundled" else arguments.initial
+    network = load_checkpoint(name).network
+    return network.config, network.state_dict()
 
 
 def _saved_settings(output: Path) -> Mapping[str, Any]:

@@ -16,7 +16,10 @@ Component = Literal["student_t", "normal_fixed", "negative_binomial", "log_norma
 ScaleRule = Literal["relative", "absolute"]
 TimeIndex = Literal["position", "observed"]
 Precision = Literal["float32", "bfloat16"]
+Optimiser = Literal["adamw", "muon"]
+BeyondPass = Literal["paths", "hidden"]
 
+MAY_BE_NONE = ("mirror_up_to", "reference_periods", "exchange_channels")
 OFFICIAL_MIXTURE: tuple[Component, ...] = (
     "student_t",
     "normal_fixed",
@@ -77,6 +80,16 @@ class ModelConfig:
         ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
         uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
         fits them to held-out windows.
+    beyond_pass : {"paths", "hidden"}, default="paths"
+        How forecasts reach beyond the patches that one token predicts: by paths that draw, read
+        what they drew and predict on, as officially; or, for networks that were trained with hidden
+        patches, by missing values in its place, without draws and in one pass.
+    reference_periods : int, default=0
+        For how many periods of its series a token reads what the points that it predicts were one
+        cycle earlier (`model.reference`), and predicts by gates on it. Officially 0.
+    exchange_channels : int, default=0
+        Channels of a convolution by which the points that a token predicts look at each other
+        (`model.exchange`). Officially 0: none.
 
     Raises
     ------
@@ -105,6 +118,9 @@ class ModelConfig:
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
+    beyond_pass: BeyondPass = "paths"
+    reference_periods: int = 0
+    exchange_channels: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.mixture, tuple | list):
@@ -112,7 +128,7 @@ class ModelConfig:
         object.__setattr__(self, "mixture", tuple(self.mixture))
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "mirror_up_to" else 1
+            least = 0 if field.name in MAY_BE_NONE else 1
             if field.type == "int" and (type(value) is not int or value < least):
                 raise ConfigError(
                     f"{field.name} must be an integer of at least {least}, got {value!r}"
@@ -123,11 +139,16 @@ class ModelConfig:
         _check_choice("centroid_choice", self.centroid_choice, CentroidChoice)
         _check_choice("scale_rule", self.scale_rule, ScaleRule)
         _check_choice("time_index", self.time_index, TimeIndex)
+        _check_choice("beyond_pass", self.beyond_pass, BeyondPass)
+        if self.beyond_pass == "hidden" and not self.observed_mask_input:
+            raise ConfigError("beyond_pass='hidden' needs observed_mask_input")
         for component in self.mixture:
             _check_choice("mixture", component, Component)
         if not self.mixture:
             raise ConfigError("mixture must name at least one component, got none")
         self._check_dependence()
+        if self.reference_periods and "student_t" not in self.mixture:
+            raise ConfigError("reference_periods must be 0 where the mixture has no 'student_t'")
         if self.d_model % self.num_heads:
             raise ConfigError(
                 f"d_model ({self.d_model}) must be a multiple of num_heads ({self.num_heads})"
@@ -283,6 +304,8 @@ class TrainConfig:
         the micro-batches'.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the matrix products. Weights, optimiser and likelihood stay in float32.
+    optimiser : {"adamw", "muon"}, default="adamw"
+        Muon steps the matrices of attention and experts along orthogonal momentum, AdamW the rest.
     learning_rate : float, default=1e-3
         Of AdamW (the paper's, as are `betas` and `weight_decay`), after `warmup_steps` and until
         the last `decay_share` of the steps, over which it falls linearly to 0.
@@ -330,6 +353,12 @@ class TrainConfig:
         nothing: the normaliser takes them out.
     missing_share : float, default=0.15
         Share of windows of which a stretch, or points one by one, are made missing.
+    amplitude_share, censor_share, spike_share : float, default=0
+        Shares of windows of one variate whose amplitude changes, whose highest or lowest values are
+        cut off, and that get spikes.
+    hidden_share : float, default=0
+        Share of windows of which up to three stretches of patches after the prefix are hidden from
+        the network, which must predict through them.
     save_every, log_every, validate_every : int
         Steps between checkpoints, lines of metrics, and validations.
     seed : int, default=0
@@ -345,6 +374,7 @@ class TrainConfig:
     row_tokens: int = 128
     accumulate: int = 1
     precision: Precision = "float32"
+    optimiser: Optimiser = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_share: float = 0.3
@@ -367,6 +397,10 @@ class TrainConfig:
     time_flip_share: float = 0.05
     flip_share: float = 0.15
     missing_share: float = 0.15
+    amplitude_share: float = 0.0
+    censor_share: float = 0.0
+    spike_share: float = 0.0
+    hidden_share: float = 0.0
     save_every: int = 100
     log_every: int = 10
     validate_every: int = 250
@@ -390,6 +424,7 @@ class TrainConfig:
         if self.seed >= 2**63:
             raise ConfigError(f"seed must be below 2**63, got {self.seed}")
         _check_choice("precision", self.precision, Precision)
+        _check_choice("optimiser", self.optimiser, Optimiser)
         for name in ("learning_rate", "clip_norm"):
             if getattr(self, name) == 0:
                 raise ConfigError(f"{name} must be above 0, got 0")

@@ -16,7 +16,14 @@ from tiny_network import tiny_config
 
 
 @pytest.mark.parametrize("row_tokens", [16, 64])
-@pytest.mark.parametrize("changes", [{}, {"output_patches": 3, "num_experts": 8, "num_layers": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"output_patches": 3, "num_experts": 8, "num_layers": 3},
+        {"mixture": ("student_t",) * 3, "reference_periods": 2, "exchange_channels": 16},
+    ],
+)
 def test_the_formula_counts_what_torch_counts(row_tokens: int, changes: dict[str, int]) -> None:
     config = replace(tiny_config(), **changes)
     training = TrainConfig(

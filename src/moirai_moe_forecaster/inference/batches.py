@@ -40,7 +40,9 @@ class Load(NamedTuple):
     Attributes
     ----------
     config : ModelConfig
-    context_length, horizon, paths : int
+    context_length, horizon : int
+    paths : int
+        0 where missing values take their place (`rollout.hidden_rollout`).
     reestimated : bool
         Every path of every series is a sequence of its own.
     """
@@ -52,8 +54,16 @@ class Load(NamedTuple):
     reestimated: bool
 
     def tokens(self, series: Series) -> int:
-        """Tokens of a series' context, all its variates."""
-        return sum(len(part) for part in series) * self.width(series)
+        """Tokens of a series, all its variates, with those that stand for what comes."""
+        variates = sum(len(part) for part in series)
+        return variates * (self.width(series) + self.hidden)
+
+    @property
+    def hidden(self) -> int:
+        """Patches beyond the context that are read as missing ones."""
+        points = self.config.output_patches * self.config.patch_size
+        steps = -(-self.horizon // points) - 1
+        return 0 if self.paths else steps * self.config.output_patches
 
     def width(self, series: Series) -> int:
         """Patches of a series' context."""
@@ -64,9 +74,11 @@ class Load(NamedTuple):
         config, variates = self.config, sum(len(part) for part in series)
         points = config.output_patches * config.patch_size
         steps = -(-self.horizon // points) - 1
-        context = variates * self.width(series)
+        context = variates * (self.width(series) + self.hidden)
         new = variates * config.output_patches
         parameters = len(series.target) * points * raw_size(config.mixture) * MIXTURE_COPIES
+        if not self.paths:
+            return BYTES * (self._sequence(context, context) + parameters)
         if self.reestimated:
             whole = context + new * steps
             return BYTES * self.paths * (self._sequence(whole, whole) + parameters)

@@ -31,7 +31,7 @@ LEAST_SPREAD = 0.1
 """What is added to the spread of every phase, as a share of the usual one."""
 
 
-class Cycles(NamedTuple):
+class ContinuedCycles(NamedTuple):
     """All cycles of a series, continued.
 
     Attributes
@@ -53,7 +53,7 @@ class Cycles(NamedTuple):
 
 def find_cycles(
     values: Array, lengths: Sequence[int], ahead: int, shares: Sequence[float] | None = None
-) -> Cycles:
+) -> ContinuedCycles:
     """Continue the cycles of a series, one within the other.
 
     Parameters
@@ -75,7 +75,7 @@ def find_cycles(
         part[:] = share * cycle_shape(rest, length)[phases % length]
         rest = rest - part[:time]
     level, spread = _level_and_spread(rest, lengths[0])
-    return Cycles(parts[0], parts.sum(0), level, spread[phases % lengths[0]])
+    return ContinuedCycles(parts[0], parts.sum(0), level, spread[phases % lengths[0]])
 
 
 def cycle_shape(values: Array, length: int) -> Array:

@@ -22,6 +22,7 @@ from moirai_moe_forecaster.inference.rollout import (
     Draw,
     Marginal,
     frozen_rollout,
+    hidden_rollout,
     marginalise,
     no_draw,
     reestimated_rollout,
@@ -141,18 +142,21 @@ def _marginals(
     seeds = np.array([[series_seed(seed, v) for v in series.target] for series in rows])
     device = next(network.parameters()).device
     dependence = Dependence.of(config)
+    joint = blocks > 1 and load.paths > 0
     draw: Draw = no_draw
-    if blocks > 1:
+    if joint:
         draw = seeded_draw(torch.from_numpy(seeds).to(device), load.paths, dependence)
     prompt = make_prompt(rows, horizon, config, load.context_length)
-    if load.reestimated:
+    if not load.paths:
+        rollout = hidden_rollout(network, prompt, blocks, draw)
+    elif load.reestimated:
         rollout = reestimated_rollout(network, rows, horizon, blocks, draw, load.context_length)
     else:
         rollout = frozen_rollout(network, prompt, blocks, draw)
     levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
     marginal = marginalise(rollout, horizon, levels, dependence)
     location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
-    return _split(marginal, location, scale, seeds, joint=blocks > 1)
+    return _split(marginal, location, scale, seeds, joint=joint)
 
 
 def _split(

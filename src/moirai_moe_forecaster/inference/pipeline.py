@@ -232,7 +232,8 @@ class MoiraiMoEPipeline:
             Use only this many of the last points. By default the network reads
             `max_context_length`, and cycles are learnt from up to 16,384.
         num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is 32, whose quantiles are more
+            Paths that carry the uncertainty between patches; None is what the checkpoint was made
+            for: none (`ModelConfig.beyond_pass`), or 32, whose quantiles are more
             accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
             that one pass predicts, where quantiles are exact. Take 100 or more for statements about
             several steps at once (`Forecast.samples`) over longer horizons.
@@ -284,8 +285,11 @@ class MoiraiMoEPipeline:
         lengths = self.used_season_length(season_length)
         history = length if lengths is None or context_length is not None else LONGEST_HISTORY
         batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
+        load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
+        if num_paths is None and normaliser == "frozen":
+            load = self._without_paths(load)
         request = Request(
-            Load(self.config, length, int(horizon), paths, normaliser == "reestimated"),
+            load,
             draw_seed(random_state),
             regress,
             lengths,
@@ -395,6 +399,18 @@ class MoiraiMoEPipeline:
     predict_df = predict_df
     embed = embed
     fine_tune = fine_tune
+
+    def _without_paths(self, load: Load) -> Load:
+        """Let missing values take the place of paths, where the checkpoint was made for it.
+
+        Together with the context they are at most as long as what the network was trained on.
+        """
+        direct = load._replace(paths=0)
+        beyond = direct.hidden * self.config.patch_size
+        if self.config.beyond_pass != "hidden" or beyond > self.max_context_length // 2:
+            return load
+        length = min(load.context_length, self.max_context_length - beyond)
+        return direct._replace(context_length=length)
 
     def used_context_length(self, context_length: int | None) -> int:
         """Return how many points are used if so many are asked for; None asks for the most."""

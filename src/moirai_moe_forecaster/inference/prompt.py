@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.inference.references import reference_cycles
 from moirai_moe_forecaster.inference.series import Array, Series
+from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch, patches, time_index
 
@@ -35,6 +37,10 @@ class Prompt(NamedTuple):
         How many variates of these kinds.
     normaliser : Normaliser
         Of the targets, float64, (series, target, 1) each.
+    cycles : Cycles
+        Of the variates, (series, variate, period) each; of no periods for networks that read none.
+    ahead : int
+        How many points one token predicts.
     """
 
     values: Tensor
@@ -46,6 +52,8 @@ class Prompt(NamedTuple):
     targets: int
     known_future: int
     normaliser: Normaliser
+    cycles: Cycles
+    ahead: int
 
     def to(self, device: torch.device) -> Prompt:
         """Move what tokens are made of; the normaliser, in float64, stays."""
@@ -54,19 +62,26 @@ class Prompt(NamedTuple):
             observed=self.observed.to(device),
             time_id=self.time_id.to(device),
             present=self.present.to(device),
+            cycles=Cycles(*(part.to(device) for part in self.cycles)),
         )
 
     def given(self) -> TokenBatch:
         """Tokens that no forecast value enters: all up to the last position of the context."""
-        earlier = slice(0, self.context)
-        covariates = slice(0, min(self.context + self.shift, self.values.shape[2]))
+        earlier = range(self.context)
+        covariates = range(min(self.context + self.shift, self.values.shape[2]))
         plain = self.values.shape[1] - self.known_future
         return _join(
             [self._tokens(variate, earlier) for variate in range(plain)]
             + [self._tokens(plain + k, covariates) for k in range(self.known_future)]
         )
 
-    def step(self, start: int, values: Tensor) -> TokenBatch:
+    def step(
+        self,
+        start: int,
+        values: Tensor,
+        earlier: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> TokenBatch:
         """Tokens that a rollout feeds after it has drawn the target patches from `start` on.
 
         Parameters
@@ -75,6 +90,10 @@ class Prompt(NamedTuple):
             Position of the first drawn patch.
         values : Tensor, (series, path, target, patch, patch_size)
             The draws.
+        earlier : Tensor, (series, path, target, patch, patch_size), optional
+            Draws between the context and `start`, for references to them.
+        seen : Tensor of bool, of the shape of `values`, optional
+            Which of them are observed, if they are no draws but what came; by default all.
 
         Returns
         -------
@@ -85,27 +104,60 @@ class Prompt(NamedTuple):
         _, paths, targets, count, _ = values.shape
         times = self.time_id[:, start : start + count].repeat_interleave(paths, 0)
         drawn = values.flatten(0, 1)
+        seen = torch.ones_like(drawn, dtype=torch.bool) if seen is None else seen.flatten(0, 1)
+        references = self._step_references(values, seen, earlier)
         parts = [
-            _tokens(drawn[:, v], torch.ones_like(drawn[:, v], dtype=torch.bool), times, v)
-            for v in range(targets)
+            _tokens(drawn[:, v], seen[:, v], times, v, references[:, v]) for v in range(targets)
         ]
         plain = self.values.shape[1] - self.known_future
-        ahead = slice(start + self.shift, start + self.shift + count)
+        ahead = range(start + self.shift, start + self.shift + count)
         for k in range(self.known_future):
             tokens = self._tokens(plain + k, ahead)
             parts.append(TokenBatch(*(part.repeat_interleave(paths, 0) for part in tokens)))
         return _join(parts)
 
-    def _tokens(self, variate: int, positions: slice) -> TokenBatch:
-        known = variate >= self.values.shape[1] - self.known_future
-        times = self.time_id[:, positions] - (self.shift if known else 0)
-        tokens = _tokens(
-            self.values[:, variate, positions], self.observed[:, variate, positions], times, variate
+    def _step_references(self, values: Tensor, seen: Tensor, earlier: Tensor | None) -> Tensor:
+        """References (series * path, target, patch, feature) of a step, to the paths' own draws."""
+        _, paths, targets, count, _ = values.shape
+        shape = len(seen), targets, count
+        if not self.cycles.length.shape[-1]:
+            return values.new_empty(*shape, 0)
+        drawn = values if earlier is None else torch.cat((earlier, values), 3)
+        context, context_seen = (
+            part[:, :targets, : self.context].repeat_interleave(paths, 0)
+            for part in (self.values, self.observed)
         )
+        before = torch.ones_like(drawn[:, :, :, :-count], dtype=torch.bool).flatten(0, 1)
+        signal = torch.cat((context, drawn.flatten(0, 1)), 2)
+        signal_seen = torch.cat((context_seen, before, seen), 2)
+        cycles = Cycles(
+            *(part[:, :targets].repeat_interleave(paths, 0).flatten(0, 1) for part in self.cycles)
+        )
+        positions = range(signal.shape[2] - count, signal.shape[2])
+        return self._references(
+            signal.flatten(0, 1), signal_seen.flatten(0, 1), cycles, positions
+        ).unflatten(0, shape[:2])
+
+    def _tokens(self, variate: int, positions: range) -> TokenBatch:
+        known = variate >= self.values.shape[1] - self.known_future
+        positions = range(positions.start, min(positions.stop, self.values.shape[2]))
+        cut = slice(positions.start, positions.stop)
+        times = self.time_id[:, cut] - (self.shift if known else 0)
+        values, observed = self.values[:, variate], self.observed[:, variate]
+        cycles = Cycles(*(part[:, variate] for part in self.cycles))
+        references = self._references(values, observed, cycles, positions)
+        tokens = _tokens(values[:, cut], observed[:, cut], times, variate, references)
         return tokens._replace(
-            sample_id=self.present[:, variate, positions].long(),
+            sample_id=self.present[:, variate, cut].long(),
             known_future=torch.full_like(times, known, dtype=torch.bool),
         )
+
+    def _references(
+        self, values: Tensor, observed: Tensor, cycles: Cycles, positions: range
+    ) -> Tensor:
+        size = values.shape[-1]
+        signal, seen = values.flatten(1), observed.flatten(1)
+        return patch_references(signal, seen, cycles, positions, size, self.ahead)
 
 
 def make_prompt(
@@ -170,7 +222,21 @@ def make_prompt(
         targets,
         future,
         Normaliser(*(part[:, :targets] for part in normaliser)),
+        _cycles(values, counted, targets + past, config),
+        points_ahead(config),
     )
+
+
+def _cycles(values: Tensor, counted: Tensor, plain: int, config: ModelConfig) -> Cycles:
+    """Cycles of the variates (series, variate, time), but for covariates known ahead."""
+    shape = (*values.shape[:2], config.reference_periods)
+    cycles = Cycles(torch.zeros(shape, dtype=torch.long), torch.zeros(shape))
+    if config.reference_periods:
+        signals = torch.where(counted, values, torch.nan)[:, :plain].flatten(0, 1).numpy()
+        found = reference_cycles(signals, config.reference_periods)
+        for part, own in zip(cycles, found, strict=True):
+            part[:, :plain] = own.view(shape[0], plain, -1)
+    return cycles
 
 
 def _filled(target: Array, config: ModelConfig) -> Array:
@@ -211,7 +277,9 @@ def _first_points(
     return mask
 
 
-def _tokens(values: Tensor, observed: Tensor, times: Tensor, variate: int) -> TokenBatch:
+def _tokens(
+    values: Tensor, observed: Tensor, times: Tensor, variate: int, references: Tensor
+) -> TokenBatch:
     """Tokens of one variate: present, and not known ahead."""
     ids = torch.full_like(times, variate)
     return TokenBatch(
@@ -221,6 +289,7 @@ def _tokens(values: Tensor, observed: Tensor, times: Tensor, variate: int) -> To
         ids,
         torch.ones_like(times),
         torch.zeros_like(times, dtype=torch.bool),
+        references,
     )
 
 

@@ -115,7 +115,7 @@ def embed(
     batch, load = contexts(self, y, covariates, horizon, context_length)
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batch.series)
     for tokens, output in encoded(self, batch, load, progress=progress):
-        hidden = output.hidden.flatten(0, 1).float().cpu().numpy()
+        hidden = output.hidden[..., : self.config.d_model].flatten(0, 1).float().cpu().numpy()
         own = tokens.kind == TARGET
         owners = tokens.series[own]
         ends = np.flatnonzero(np.diff(owners, append=-1)) + 1

@@ -97,12 +97,14 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     context, wanted = output.cache, _ends(prompt, count)
     own: TokenBatch | None = None
     past: list[KeyValue] = []
+    drawn: Tensor | None = None
     for block in range(blocks):
         draws = draw(block, mixture)
         yield Block(mixture, draws)
         if block == blocks - 1:
             return
-        new = prompt.step(prompt.context + block * count, draws)
+        new = prompt.step(prompt.context + block * count, draws, drawn)
+        drawn = draws if drawn is None else torch.cat((drawn, draws), 3)
         start = 0 if own is None else own.values.shape[1]
         own = new if own is None else TokenBatch(*map(_joined, own, new))
         rows, width = new.values.shape[:2]
@@ -118,6 +120,43 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
             wanted,
         )
         mixture = network.head(hidden.unflatten(0, (-1, paths)))
+
+
+def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+    """Predict all blocks in one pass, in which the patches of earlier ones are missing values.
+
+    Nothing is drawn on the way: every block has the distribution of what comes so far ahead.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+    prompt : Prompt
+    blocks : int
+        How many times `output_patches` patches to predict.
+    draw : Draw
+
+    Yields
+    ------
+    Block
+        Each with one path.
+    """
+    prompt = prompt.to(next(network.parameters()).device)
+    count = network.config.output_patches
+    tokens, wanted = prompt.given(), _ends(prompt, prompt.context)
+    if fed := (blocks - 1) * count:
+        before = tokens.values.shape[1]
+        size = prompt.values.shape[-1]
+        nothing = prompt.values.new_zeros(len(prompt.values), 1, prompt.targets, fed, size)
+        missing = torch.zeros_like(nothing, dtype=torch.bool)
+        later = prompt.step(prompt.context, nothing, seen=missing)
+        tokens = TokenBatch(*map(_joined, tokens, later))
+        target = torch.arange(prompt.targets, device=wanted.device)
+        block = torch.arange(1, blocks, device=wanted.device)[:, None]
+        wanted = torch.cat((wanted[None], before + target * fed + block * count - 1)).flatten()
+    hidden = network.encode(tokens, wanted).hidden.unflatten(1, (blocks, prompt.targets))
+    for block_number in range(blocks):
+        mixture = network.head(hidden[:, None, block_number])
+        yield Block(mixture, draw(block_number, mixture))
 
 
 def reestimated_rollout(

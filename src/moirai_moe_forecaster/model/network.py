@@ -20,7 +20,9 @@ from moirai_moe_forecaster.model.attention import (
     Visibility,
     visibility,
 )
+from moirai_moe_forecaster.model.exchange import OutputExchange
 from moirai_moe_forecaster.model.experts import Experts
+from moirai_moe_forecaster.model.gated_reference import GatedReference
 from moirai_moe_forecaster.model.mixture import Mixture, raw_size
 from moirai_moe_forecaster.model.norm import RMSNorm
 from moirai_moe_forecaster.model.rotary import Rotation, rotation
@@ -33,9 +35,9 @@ class Output(NamedTuple):
 
     Attributes
     ----------
-    hidden : Tensor, (batch, token, d_model)
-        Final representations, of all tokens or of those that were wanted; `MoiraiMoE.head` turns
-        them into distributions.
+    hidden : Tensor, (batch, token, d_model + reference_width)
+        Final representations, of all tokens or of those that were wanted, and after them their
+        references, if the network reads any; `MoiraiMoE.head` turns them into distributions.
     cache : list of KeyValue
         Per layer, what later tokens attend to.
     routings : list of Routing
@@ -144,6 +146,8 @@ class MoiraiMoE(nn.Module):
         self.norm = RMSNorm(config.d_model)
         outputs = config.output_patches * raw_size(config.mixture) * config.patch_size
         self.projection = nn.Linear(config.d_model, outputs)
+        self.reference = GatedReference(config) if config.reference_periods else None
+        self.exchange = OutputExchange(config) if config.exchange_channels else None
         self._initialise()
 
     def forward(self, tokens: TokenBatch) -> Mixture:
@@ -162,14 +166,14 @@ class MoiraiMoE(nn.Module):
         """
         sight = visibility(tokens, tokens)
         angles = self._angles(tokens)
-        x = self.embedding(tokens)
+        x = self._embed(tokens)
         cache, routings = [], []
         for block in self.blocks:
             last = block is self.blocks[-1]
             x, layer_cache, routing = block(x, angles, sight, wanted if last else None)
             cache.append(layer_cache)
             routings.append(routing)
-        return Output(self.norm(x), cache, routings)
+        return Output(self._with_reference(self.norm(x), tokens, wanted), cache, routings)
 
     def decode(
         self,
@@ -184,10 +188,11 @@ class MoiraiMoE(nn.Module):
         """Run all blocks over new tokens (series * path, token) of paths that share a context.
 
         `AnyVariateAttention.decode` has the shapes and writes to `past`. The result is the
-        representations (series * path, query, d_model), of all tokens or of those `wanted`.
+        representations (series * path, query, ...) of `Output.hidden`, of all tokens or of those
+        `wanted`.
         """
         angles = self._angles(tokens)
-        x = self.embedding(tokens)
+        x = self._embed(tokens)
         for block, layer_context, layer_past in zip(self.blocks, context, past, strict=True):
             x = block.decode(  # type: ignore[operator]  # a Block
                 x,
@@ -199,8 +204,7 @@ class MoiraiMoE(nn.Module):
                 path_sight,
                 wanted if block is self.blocks[-1] else None,
             )
-        hidden: Tensor = self.norm(x)
-        return hidden
+        return self._with_reference(self.norm(x), tokens, wanted)
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count all parameters, and those that one token uses."""
@@ -212,10 +216,25 @@ class MoiraiMoE(nn.Module):
         return total, total - experts * idle // self.config.num_experts
 
     def head(self, hidden: Tensor) -> Mixture:
-        """Distributions (..., output patch, patch_size) from representations (..., d_model)."""
+        """Distributions (..., output patch, patch_size) from representations `Output.hidden`."""
         shape = (self.config.output_patches, -1, self.config.patch_size)
-        raw = self.projection(hidden).unflatten(-1, shape).float()
+        width = self.config.d_model
+        own, features = hidden[..., :width], hidden[..., width:]
+        raw = self.projection(own).unflatten(-1, shape).float()
+        if self.reference is not None:
+            raw = self.reference(raw, own, features)
+        if self.exchange is not None:
+            raw = self.exchange(raw, features)
         return Mixture.from_raw(raw, self.config.mixture)
+
+    def _embed(self, tokens: TokenBatch) -> Tensor:
+        x: Tensor = self.embedding(tokens)
+        return x if self.reference is None else x + self.reference.embedding(tokens.reference)
+
+    def _with_reference(self, hidden: Tensor, tokens: TokenBatch, wanted: Tensor | None) -> Tensor:
+        if self.reference is None:
+            return hidden
+        return torch.cat((hidden, _some(tokens.reference, wanted).to(hidden.dtype)), -1)
 
     def _angles(self, tokens: TokenBatch) -> Rotation:
         """Rotation with an axis for the heads."""
@@ -238,6 +257,11 @@ class MoiraiMoE(nn.Module):
                 module.attention.out.weight.mul_(depth)
                 module.experts.weight_out.mul_(depth)
         self.projection.weight.mul_(0.1)
+        if self.reference is not None:
+            self.reference.gate.weight.zero_()
+        if self.exchange is not None:
+            for parameter in self.exchange.second.parameters():
+                parameter.zero_()
 
 
 def _some(x: Tensor, wanted: Tensor | None) -> Tensor:

@@ -30,6 +30,9 @@ class TokenBatch(NamedTuple):
         Which sample of a packed sequence a token belongs to; 0 is padding.
     known_future : Tensor of bool, (batch, token)
         Whether a token belongs to a covariate that is known ahead of time.
+    reference : Tensor, (batch, token, reference_width)
+        What the points that it predicts were in earlier cycles (`model.reference`); of no width
+        for networks that do not read it.
     """
 
     values: Tensor
@@ -38,6 +41,7 @@ class TokenBatch(NamedTuple):
     variate_id: Tensor
     sample_id: Tensor
     known_future: Tensor
+    reference: Tensor = torch.empty(1, 1, 0)
 
     def to(self, device: torch.device | str) -> TokenBatch:
         """Return the same tokens on another device."""

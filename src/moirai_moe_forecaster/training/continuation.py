@@ -109,8 +109,5 @@ def _following(
     prompt: Prompt, values: Tensor, observed: Tensor, count: int, patch_size: int
 ) -> TokenBatch:
     """Tokens of the first `count` patches after the context, by their true values."""
-    truth = patches(values, patch_size)[:, :, :count]
-    tokens = prompt.step(prompt.context, truth[:, None])
-    seen = tokens.observed.clone()
-    seen[:, : prompt.targets * count] = patches(observed, patch_size)[:, :, :count].flatten(1, 2)
-    return tokens._replace(observed=seen)
+    truth, seen = (patches(part, patch_size)[:, None, :, :count] for part in (values, observed))
+    return prompt.step(prompt.context, truth, seen=seen)

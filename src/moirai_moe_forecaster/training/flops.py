@@ -7,7 +7,9 @@ import time
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig, Precision
+from moirai_moe_forecaster.model.exchange import KERNEL
 from moirai_moe_forecaster.model.mixture import raw_size
+from moirai_moe_forecaster.model.reference import points_ahead
 
 CPU_SIZE = 1024
 GPU_SIZE = 8192
@@ -36,6 +38,12 @@ def training_flops(config: ModelConfig, rows: int, row_tokens: int, predicting: 
     experts = config.experts_per_token * 3 * width * config.d_ff
     block = 4 * width**2 + router + experts
     head = width * config.output_patches * raw_size(config.mixture) * config.patch_size
+    ahead, channels = points_ahead(config), 2 * config.reference_periods
+    embedding += channels * (ahead + config.output_patches + 1) * width
+    head += width * config.output_patches * config.mixture.count("student_t") * channels
+    if config.exchange_channels:
+        exchanged = 2 * raw_size(config.mixture) + channels
+        head += KERNEL * exchanged * config.exchange_channels * ahead
     tokens = rows * row_tokens
     products = 6 * (tokens * (embedding + config.num_layers * block) + predicting * head)
     return products + 12.0 * config.num_layers * width * row_tokens * tokens

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.corpus import Array, Integers
+from moirai_moe_forecaster.training.cycles import prefix_cycles
 
 LARGEST_TARGET = 20.0
 # no standardised context of up to this number squared of points holds a larger value, so that
@@ -59,6 +62,21 @@ class Window(NamedTuple):
     prefix: int
     known_future: int
     past_only: int = 0
+
+
+class Disturbances(NamedTuple):
+    """What training makes harder than it is.
+
+    Attributes
+    ----------
+    cycles : ndarray, (variate, 2)
+        Uniform numbers by which `prefix_cycles` loses some cycles and makes others wrong.
+    hidden : ndarray of bool, (variate, patch)
+        Patches that the network does not see but is scored on.
+    """
+
+    cycles: NDArray[np.float64]
+    hidden: NDArray[np.bool_]
 
 
 class Placement(NamedTuple):
@@ -154,6 +172,7 @@ def assemble(
     shape: tuple[int, int],
     model: ModelConfig,
     series_balance: float,
+    disturbances: Disturbances | None = None,
 ) -> TrainingBatch:
     """Standardise variates by their prefixes and scatter their patches into rows.
 
@@ -168,6 +187,7 @@ def assemble(
     model : ModelConfig
     series_balance : float
         As in `TrainConfig`.
+    disturbances : Disturbances, optional
 
     Returns
     -------
@@ -192,6 +212,11 @@ def assemble(
     count = torch.zeros(len(values), device=device)
     count.index_add_(0, variate.flatten(), scored.sum(-1).flatten().float())
     weight = (count.clamp_min(1) / TYPICAL_SCORED) ** -series_balance
+    seen = values.abs() < torch.inf
+    if disturbances is not None and model.observed_mask_input:
+        hidden = torch.from_numpy(disturbances.hidden).to(device)
+        observed = observed & ~hidden.flatten()[patch][..., None]
+        seen &= ~hidden.repeat_interleave(size, 1)
     tokens = TokenBatch(
         # values near the end of float32, such as codes for missing ones, have no finite scale
         points.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT),
@@ -200,8 +225,25 @@ def assemble(
         variate_id,
         sample_id,
         known_future.bool(),
+        values.new_empty(*shape, 0),
     )
+    if model.reference_periods:
+        ends = np.where(_known_ahead(placement), 0, basis_end)
+        uniforms = None if disturbances is None else disturbances.cycles
+        cycles = prefix_cycles(values, ends, model.reference_periods, uniforms)
+        signal = normaliser.standardise(torch.where(seen, values, 0.0))
+        tokens = tokens._replace(reference=_references(signal, seen, cycles, variate, patch, model))
     return TrainingBatch(tokens, scored * weight[variate][..., None])
+
+
+def _references(
+    signal: Tensor, seen: Tensor, cycles: Cycles, variate: Tensor, patch: Tensor, model: ModelConfig
+) -> Tensor:
+    """References (row, token, feature) of the patches of standardised variates (variate, time)."""
+    size = model.patch_size
+    end = (patch - variate * (signal.shape[1] // size) + 1) * size
+    signal = signal.nan_to_num(0.0).clamp(-LARGEST_INPUT, LARGEST_INPUT)
+    return reference(signal, seen, cycles, variate, end, points_ahead(model))
 
 
 def _lay_out(
@@ -223,7 +265,7 @@ def _lay_out(
     window = np.repeat(np.arange(len(placement.row)), placement.variates)
     number = _count_within(placement.variates)
     plain = placement.variates - placement.known_future
-    known = number >= plain[window]
+    known = _known_ahead(placement)
     targets = plain if placement.past_only is None else plain - placement.past_only
     covariate = number >= targets[window]
     tokens = placement.tokens[window]
@@ -251,6 +293,12 @@ def _lay_out(
         known[variate],
     )
     return table, np.where(known, width, prefix_end)
+
+
+def _known_ahead(placement: Placement) -> NDArray[np.bool_]:
+    """Which of all variates are known ahead."""
+    plain = placement.variates - placement.known_future
+    return _count_within(placement.variates) >= np.repeat(plain, placement.variates)
 
 
 def _count_within(counts: Integers) -> Integers:

@@ -21,6 +21,7 @@ from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.initial import set_initial
+from moirai_moe_forecaster.training.muon import Muon
 from moirai_moe_forecaster.training.objective import Objective
 from moirai_moe_forecaster.training.processes import Processes
 from moirai_moe_forecaster.training.sharding import like, part, shard, swap, whole
@@ -106,16 +107,31 @@ def new_state(
 
 
 def new_optimiser(network: MoiraiMoE, training: TrainConfig) -> torch.optim.AdamW:
-    """AdamW of all parameters that are to be trained, with weight decay on matrices alone."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    matrices = [p for p in trained if p.ndim >= 2 and p.numel() > network.config.d_model]
-    chosen = set(matrices)
-    others = [parameter for parameter in trained if parameter not in chosen]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+    """AdamW of all parameters that are to be trained, with weight decay on matrices alone.
+
+    With Muon, the matrices of attention and experts are stepped by it.
+    """
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    matrices = {
+        name for name, p in named.items() if p.ndim >= 2 and p.numel() > network.config.d_model
+    }
+    inner = set()
+    if training.optimiser == "muon":
+        inner = {n for n in matrices if ".attention." in n or ".experts." in n} - {
+            n for n in matrices if n.endswith("variate_bias")
+        }
+    kinds: list[tuple[set[str], dict[str, Any]]] = [
+        (matrices - inner, {"weight_decay": training.weight_decay}),
+        (named.keys() - matrices, {"weight_decay": 0.0}),
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
+    if inner:
+        kinds.append((inner, {"weight_decay": training.weight_decay, "orthogonal": True}))
+    groups = [
+        {"params": [p for name, p in named.items() if name in names], **options}
+        for names, options in kinds
+    ]
+    kind = Muon if inner else torch.optim.AdamW
+    return kind(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 def final_network(state: State, processes: Processes) -> MoiraiMoE:
@@ -182,6 +198,17 @@ def saved_step(folder: Path) -> int:
     return int(_saved(folder, "step"))
 
 
+def saved_model(folder: Path) -> ModelConfig:
+    """Read the `ModelConfig` of the network that a run trains.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no state, or it cannot be read.
+    """
+    return ModelConfig.from_dict(_saved(folder, "model"))
+
+
 def _saved(folder: Path, name: str) -> Any:
     try:
         with safe_open(folder / STATE_FILE, "pt") as file:
@@ -232,6 +259,9 @@ def _read_tensors(file: Any, state: State) -> None:
     for name, tensor in state.network.state_dict().items():
         tensor.copy_(like(tensor, file.get_tensor(f"model.{name}")))
     for index, (name, parameter) in enumerate(state.trained.items()):
+        if f"optimiser.momentum.{name}" in stored:
+            momentum = file.get_tensor(f"optimiser.momentum.{name}").clone()
+            state.optimiser.state[parameter] = {"momentum": like(parameter, momentum)}
         if f"optimiser.step.{name}" in stored:
             # copied, as what safetensors gives may be the file's own pages: a mapped file cannot be
             # replaced on Windows, and must not be changed elsewhere

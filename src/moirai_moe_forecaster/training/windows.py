@@ -11,6 +11,7 @@ from torch import Tensor
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.training.augmentation import augment, hidden_patches
 from moirai_moe_forecaster.training.corpus import HELD_OUT_SHARE, Array, Integers, Source
 from moirai_moe_forecaster.training.drawing import (
     LARGEST_SYSTEM,
@@ -23,6 +24,7 @@ from moirai_moe_forecaster.training.drawing import (
     WindowDrawer,
 )
 from moirai_moe_forecaster.training.packing import (
+    Disturbances,
     Placement,
     TrainingBatch,
     Window,
@@ -110,9 +112,33 @@ class BatchMaker:
         pieces = read_pieces(draws, points, width)
         of = np.repeat(np.arange(len(draws.pieces)), draws.variates)
         _lose_points(pieces[: len(of)], draws, of, placement.row, generators)
+        disturbances = self._disturb(pieces[: len(of)], placement, generators)
         values = torch.from_numpy(pieces).to(self.device, non_blocking=True)
         values = mix(values, draws)
-        return assemble(values, placement, shape, self.model, self.training.series_balance)
+        return assemble(
+            values, placement, shape, self.model, self.training.series_balance, disturbances
+        )
+
+    def _disturb(
+        self, values: Array, placement: Placement, generators: Sequence[np.random.Generator]
+    ) -> Disturbances:
+        """Augment windows in place, group by group, and draw what is hidden of them."""
+        size = self.model.patch_size
+        width = values.shape[1] // size
+        groups = np.searchsorted(placement.row, GROUP_ROWS * np.arange(len(generators) + 1))
+        ends = np.append(0, placement.variates.cumsum())
+        cycles, hidden = [], []
+        for number, generator in enumerate(generators):
+            windows = slice(*groups[number : number + 2])
+            variates = placement.variates[windows]
+            rows = slice(*ends[groups[number : number + 2]])
+            augment(values[rows], variates, self.training, generator)
+            tokens = placement.tokens[windows]
+            prefix = tokens - (placement.length - placement.prefix)[windows] // size
+            stretches = hidden_patches(prefix, tokens, width, self.training.hidden_share, generator)
+            hidden.append(np.repeat(stretches, variates, 0))
+            cycles.append(generator.random((variates.sum(), 2)))
+        return Disturbances(np.concatenate(cycles), np.concatenate(hidden))
 
     def _fill(
         self, generators: Sequence[np.random.Generator], free: list[list[int]], pools: Pools
