@@ -7,7 +7,7 @@ import pytest
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
-from moirai_moe_forecaster.inference.in_sample_parts import first_parts, make_parts
+from moirai_moe_forecaster.inference.in_sample_parts import Positions, first_parts, make_parts
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.series import Array, Series, read_series
@@ -45,9 +45,9 @@ def nodes(
     network: MoiraiMoE,
     series: Series,
     season_length: SeasonLength = "auto",
-    positions: Array | None = None,
+    positions: Positions | None = None,
 ) -> Array:
-    where = np.arange(series.target.shape[1]) if positions is None else np.asarray(positions)
+    where = np.arange(series.target.shape[1]) if positions is None else positions
     [found] = in_sample_nodes(network, [series], [where], regress=True, season_length=season_length)
     return found
 
