@@ -119,6 +119,16 @@ class TestHistory:
         pd.testing.assert_series_equal(one.predict(NEXT), other.predict(NEXT))
         assert len(pickle.dumps(one)) == len(pickle.dumps(other))
 
+    def test_the_past_reaches_as_far_as_the_network_reads(self, long: pd.Series) -> None:
+        fitted = finder(config=SHORT).fit(long)
+        first = fitted.predict([-2_047, -2_046])
+        assert np.isfinite(first).all()
+        with pytest.raises(ValueError, match=r"starts at .*has the last 2048 points"):
+            fitted.predict([-2_048])
+        # cycles are learnt from what lies before
+        blind = finder(config=SHORT, context_length=2_048).fit(long)
+        assert not np.allclose(blind.predict([-2_046]), first.iloc[1:], rtol=1e-2)
+
     def test_missing_in_all_that_the_network_reads(self, long: pd.Series) -> None:
         long.iloc[-2_100:] = np.nan
         fitted = finder(config=SHORT).fit(long)

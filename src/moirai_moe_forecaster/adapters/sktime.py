@@ -128,6 +128,12 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     >>> y_pred = forecaster.fit(load_airline()).predict(fh=range(1, 13))
     >>> forecaster.predict_interval(fh=range(1, 13), coverage=0.8).shape
     (12, 2)
+
+    Cycles are found from the values; where their lengths are known, name them:
+
+    >>> yearly = MoiraiMoEForecaster(config=tiny, sp=12, random_state=0).fit(load_airline())
+    >>> yearly.predict(fh=[-11, 0, 1, 12]).shape
+    (4,)
     """
 
     _tags = {  # noqa: RUF012

@@ -249,7 +249,7 @@ def target_values(instance: Instance, length: int | None = None) -> Array:
     """Values (time, variate), of which the last `length`, or all, must not all be missing."""
     values = numbers(instance.y, called(instance.key))
     missing = np.isnan(values[-(length or len(values)) :]).all(0)
-    for column in instance.y.columns[missing]:
+    for column in instance.y.columns[np.flatnonzero(missing)]:
         where = "" if length is None or len(values) <= length else f" among its last {length}"
         raise InvalidInputError(
             f"{called(instance.key)} has only missing values in column {column!r}{where}; "
