@@ -107,8 +107,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     Steps of ``fh`` at or before the end of the series are forecast one step ahead, from the values
     before each alone, back to the first point of the context; the first observed value, which has
-    none before it, takes the forecast of the point after it.
-    Cycles are learnt from earlier points alone, too.
+    none before it, takes the forecast of the point after it. Cycles too are learnt from earlier
+    points alone.
 
     All methods read the same distribution per point. ``predict_proba(fh).sample(n)`` gives joint
     trajectories.
