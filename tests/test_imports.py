@@ -35,6 +35,7 @@ LAYERS = [
         "cli_output",
         "cli_pretrain",
         "cli_routing",
+        "cli_seasons",
     },
 ]
 ALLOWED_LIBRARIES = {

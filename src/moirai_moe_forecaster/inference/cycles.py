@@ -14,34 +14,21 @@ import numpy as np
 
 from moirai_moe_forecaster.inference.series import Array
 
-FORGETTING: Array = np.array([0.7, 0.45, 0.25, 0.12, 0.06])
+FORGETTING: Array = np.array([0.6, 0.3, 0.12, 0.05])
 """Weights of the latest repetition among which is chosen."""
 MOST_REPETITIONS = 60
 LARGEST_DEVIATION = 6
 """In units of the ninth decile of all deviations: beyond lie outliers."""
-RECENT = 0.8
+RECENT = 0.9
 """How much less an error counts with every repetition that it is older."""
+SLOPE_REPETITIONS = 12
+"""Late repetitions that tell the slope within them."""
 FULLY_BELIEVED = 0.8
 """Share of a shape that has come true from which on all of it is believed."""
 OLDER = 0.9
 """How much less a deviation counts with every repetition that it is older."""
 LEAST_SPREAD = 0.1
 """What is added to the spread of every phase, as a share of the usual one."""
-
-
-class Cycle(NamedTuple):
-    """One repetition of a cycle, from the step after the end of its series on.
-
-    Attributes
-    ----------
-    shape : ndarray, (phase,)
-        Around 0.
-    level : float
-        Of the series, over the repetitions that the shape is a mean of.
-    """
-
-    shape: Array
-    level: float
 
 
 class Cycles(NamedTuple):
@@ -52,8 +39,9 @@ class Cycles(NamedTuple):
     first, all : ndarray, (time + ahead,)
         The first cycle, and the sum of all, without the level of the series.
     level : float
+        Of what the cycles leave.
     spread : ndarray, (time + ahead,)
-        How far the series lies from level and cycles at the same phase of the first, relative to
+        How far the series lies from its level and cycles at each phase of the first, relative to
         the root mean square over the phases.
     """
 
@@ -63,7 +51,9 @@ class Cycles(NamedTuple):
     spread: Array
 
 
-def find_cycles(values: Array, lengths: Sequence[int], ahead: int) -> Cycles:
+def find_cycles(
+    values: Array, lengths: Sequence[int], ahead: int, shares: Sequence[float] | None = None
+) -> Cycles:
     """Continue the cycles of a series, one within the other.
 
     Parameters
@@ -74,61 +64,82 @@ def find_cycles(values: Array, lengths: Sequence[int], ahead: int) -> Cycles:
         Steps of each cycle, at least one; every cycle is learnt from what those before it leave.
     ahead : int
         Steps beyond the end.
+    shares : sequence of float, optional
+        How much of each cycle is taken, 0 to 1; by default all.
     """
     time = len(values)
     phases = np.arange(-time, ahead)
     parts = np.zeros((len(lengths), time + ahead))
-    rest, level = values, 0.0
-    for number, length in enumerate(lengths):
-        cycle = fit_cycle(rest, length)
-        parts[number] = cycle.shape[phases % length]
-        rest = rest - parts[number, :time]
-        level = cycle.level if number == 0 else level
-    spread = _spread(rest - level, lengths[0])[phases % lengths[0]]
-    return Cycles(parts[0], parts.sum(0), level, spread)
+    rest = values
+    for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
+        part[:] = share * cycle_shape(rest, length)[phases % length]
+        rest = rest - part[:time]
+    level, spread = _level_and_spread(rest, lengths[0])
+    return Cycles(parts[0], parts.sum(0), level, spread[phases % lengths[0]])
 
 
-def fit_cycle(values: Array, length: int) -> Cycle:
-    """Learn one cycle of a series (time,); without two repetitions its shape is 0."""
+def cycle_shape(values: Array, length: int) -> Array:
+    """One repetition (phase,) of a cycle, around 0, from the step after the end of a series on.
+
+    Parameters
+    ----------
+    values : ndarray, (time,)
+    length : int
+
+    Returns
+    -------
+    ndarray, (length,)
+        0 where fewer than two repetitions are known.
+    """
     rows = _repetitions(values, length)
+    if len(rows) < 2:
+        return np.zeros(length)
+    rows = _without_outliers(deviations(rows))
     count = len(rows)
-    if count < 2 or not np.isfinite(rows).any():
-        return Cycle(np.zeros(length), 0.0)
-    line = level_line(rows)
-    deviations = _without_outliers(rows - line)
-    seen = ~np.isnan(deviations)
-    filled = np.where(seen, deviations, 0.0)
+    seen = ~np.isnan(rows)
+    filled = np.where(seen, rows, 0.0)
     # what every repetition would have been forecast as, and last the one that is to come
     forecasts = np.stack([_forecasts(filled, seen, weight) for weight in FORGETTING])
     first = max(1, count - max(2, count // 2))
-    recent = RECENT ** np.arange(count - first)[::-1, None] * seen[first:]
+    recent = np.where(seen[first:], RECENT ** np.arange(count - first)[::-1, None], 0.0)
     errors = np.abs(filled[first:] - forecasts[:, first:count]) * recent
     best = int(errors.sum((1, 2)).argmin())
-    believed = _share(filled[first:], forecasts[best, first:count], np.asarray(recent))
+    believed = _share(filled[first:], forecasts[best, first:count], recent)
     shape = forecasts[best, count]
-    age = np.arange(count)[::-1]
-    weights = (1 - FORGETTING[best]) ** age * seen.any(1)
-    level = float(weights @ line.mean(1) / weights.sum())
-    return Cycle(min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean()), level)
+    return min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean())
 
 
-def level_line(rows: Array) -> Array:
-    """Level (repetition, phase) of a series: lines between the means of its repetitions.
+def deviations(rows: Array) -> Array:
+    """Deviations (repetition, phase) of a series from its level and its slope.
 
-    Before the first and after the last mean the outermost lines go on.
+    The level of a repetition is its median, less that of the cycle at the phases that are known of
+    it; the slope is the median of those between all pairs of late levels (Theil and Sen).
     """
-    count, length = rows.shape
-    known = (~np.isnan(rows)).sum(1)
-    used = np.flatnonzero(known)
-    means = np.nansum(rows[used], 1) / known[used]
-    if len(used) < 2:
-        return np.full(rows.shape, means[0] if len(used) else 0.0)
-    middle = used * length + (length - 1) / 2
-    steps = np.arange(count * length)
-    piece = (np.searchsorted(middle, steps) - 1).clip(0, len(used) - 2)
-    slopes = np.diff(means) / np.diff(middle)
-    line: Array = means[piece] + slopes[piece] * (steps - middle[piece])
-    return line.reshape(rows.shape)
+    known = ~np.isnan(rows)
+    rows = rows[known.any(1)]
+    length = rows.shape[1]
+    if len(rows) < 2:
+        return np.zeros((len(rows), length))
+    levels = _medians(rows)
+    if not known.all():
+        usual = np.nan_to_num(_medians((rows - levels[:, None]).T))
+        levels = _medians(rows - usual)
+    late = levels[-SLOPE_REPETITIONS:]
+    earlier, later = np.triu_indices(len(late), 1)
+    slope = np.median((late[later] - late[earlier]) / (later - earlier)) / length
+    line = levels[:, None] + slope * (np.arange(length) - (length - 1) / 2)
+    return rows - line
+
+
+def _medians(rows: Array) -> Array:
+    """Median of what is known of each row; NaN where nothing is."""
+    known = ~np.isnan(rows)
+    if known.all():
+        return np.median(rows, 1)
+    medians = np.full(len(rows), np.nan)
+    some = known.any(1)
+    medians[some] = np.nanmedian(rows[some], 1)
+    return medians
 
 
 def _repetitions(values: Array, length: int) -> Array:
@@ -139,6 +150,8 @@ def _repetitions(values: Array, length: int) -> Array:
 
 def _without_outliers(rows: Array) -> Array:
     sizes = np.abs(rows[~np.isnan(rows)])
+    if not len(sizes):
+        return rows
     rank = int(0.9 * (len(sizes) - 1))
     limit = LARGEST_DEVIATION * np.partition(sizes, rank)[rank]
     return rows.clip(-limit, limit) if limit > 0 else rows
@@ -159,14 +172,24 @@ def _share(actual: Array, forecast: Array, weights: Array) -> float:
     return float(np.clip((weights * actual * forecast).sum() / size, 0, 1)) if size > 0 else 0.0
 
 
-def _spread(deviations: Array, length: int) -> Array:
-    """Mean distance from 0 (phase,) in late repetitions, relative to its root mean square."""
-    rows = _repetitions(deviations, length)
-    weights = OLDER ** np.arange(len(rows))[::-1, None] * ~np.isnan(rows)
-    known = weights.sum(0)
-    if not known.any():
-        return np.ones(length)
-    spread = (weights * np.abs(np.nan_to_num(rows))).sum(0) / np.maximum(known, 1e-12)
+def _level_and_spread(values: Array, length: int) -> tuple[float, Array]:
+    """Level of a series without its cycles, and its relative spread (phase,) around it."""
+    rows = _repetitions(values, length)
+    rows = rows[(~np.isnan(rows)).any(1)]
+    if not len(rows):
+        return 0.0, np.ones(length)
+    levels = _medians(rows)
+    weights = OLDER ** np.arange(len(rows))[::-1]
+    level = float(weights @ levels / weights.sum())
+    sizes = np.abs(rows - levels[:, None])
+    known = weights @ ~np.isnan(sizes)
+    spread = weights @ np.nan_to_num(sizes) / np.where(known > 0, known, 1.0)
     usual = spread[known > 0].mean()
-    spread = np.where(known > 0, spread, usual) + LEAST_SPREAD * usual
-    return spread / np.sqrt((spread**2).mean()) if usual > 0 else np.ones(length)
+    if not usual > 0:
+        return level, np.ones(length)
+    relative = np.where(known > 0, spread / usual, 1.0)
+    # what equal spreads would seem to differ by, as means of so many normal deviations
+    chance = (np.pi / 2 - 1) * (weights**2).sum() / weights.sum() ** 2
+    believed = max(1 - chance / max(relative.var(), 1e-300), 0.0)
+    relative = 1 + LEAST_SPREAD + believed * (relative - 1)
+    return level, relative / np.sqrt((relative**2).mean())

@@ -123,7 +123,7 @@ def _views(
     series: Series, seasons: Seasons, horizon: int, mirrored: bool
 ) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
-    views = make_views(series, seasons.lengths, seasons.kinds, horizon)
+    views = make_views(series, seasons.periods, seasons.kinds, horizon)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
     if mirrored:
         views = [*views, *(view.mirrored() for view in views)]

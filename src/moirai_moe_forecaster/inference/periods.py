@@ -8,6 +8,8 @@ they differ over a period than over the lags around it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +31,19 @@ LONGEST_HISTORY = 20_000
 FEWEST_POINTS = 8
 # Rough cycles have lines everywhere and need every point; smooth ones have a line or two among
 # the lowest frequencies, and need a clean background there.
-SEARCHES = (Search(1.0, 0.25, 1.5, 3.0, 2.0, 5.0), Search(0.125, 0.5, 2.0, 5.0, 3.0, 6.0))
+SEARCHES = (
+    Search(part=1.0, taper=0.25, guard=1.5, drift=3.0, cycles=2.0, detected=5.0),
+    Search(part=0.125, taper=0.5, guard=2.0, drift=5.0, cycles=3.0, detected=6.0),
+)
 FEWEST_POINTS_SMOOTH = 128
+EASE = 2.25  # standard deviations that a clean cycle needs less
+CLEAN = 0.7, 0.9  # share of a series that repeats from where a cycle is clean
 SURE = 3.0  # standard deviations beyond detection where a period counts in full
 LEAST_SHARE = 0.05  # what repeats less is not worth a cycle
 NESTED = 5  # a multiple from here on is a cycle of cycles (days in a week), below the same cycle
+LEAST_INNER = 0.25  # of what repeats with a period, part that must with a divisor of it
 FORGOTTEN, LASTING = 0.15, 0.4  # of what repeats after a period, part that does after many
+MANY = 24  # seasons change in time: no further back
 LEAST_GAIN = 0.3  # of what is left that a cycle of cycles explains
 
 
@@ -74,20 +83,24 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
         return []
     searches = SEARCHES if len(series) >= FEWEST_POINTS_SMOOTH else SEARCHES[:1]
     plans = [plan_for(len(series), search) for search in searches]
+    variogram = cache(partial(_variogram, series, observed))
     spectra = [whitened(series, plan) for plan in plans]
     found: list[Period] = []
     while len(found) < most:
         correlations = [autocorrelation(*pair) for pair in zip(spectra, plans, strict=True)]
+        scores = [correlation.score.max() for correlation in correlations]
         margins = [
-            float(correlation.score.max()) - search.detected
-            for correlation, search in zip(correlations, searches, strict=True)
+            float(score) - search.detected for score, search in zip(scores, searches, strict=True)
         ]
         best = int(np.argmax(margins))
-        if margins[best] <= 0:
+        length = int(correlations[best].score.argmax())
+        margin = margins[best] + _ease(series, length, variogram)
+        if margin <= 0:
             break
-        chain = _cycles(correlations[best], correlations[0], series, observed)
-        certain = min(margins[best] / SURE, 1.0)
-        new = _measured(chain, certain, series, observed, found)
+        chain = _cycles(length, correlations[best], variogram(length))
+        if not found:
+            chain = _inner(chain[0][0], correlations[0], variogram(chain[0][0])) + chain
+        new = _measured(chain, min(margin / SURE, 1.0), variogram(chain[-1][0]), found)
         if not new:
             break
         found += new
@@ -96,6 +109,21 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
             for spectrum, plan in zip(spectra, plans, strict=True)
         ]
     return found[:most]
+
+
+def _ease(series: Array, length: int, variogram: Callable[[int], Array]) -> float:
+    """Standard deviations that a period needs less of because its values nearly repeat.
+
+    A few clean cycles have too few points for a certain correlation.
+    """
+    if length < 2:
+        return 0.0
+    change = series[length:] - series[:-length]
+    # Dear to look at closely, and mostly not worth it.
+    if np.mean(change**2) > np.mean(series**2):
+        return 0.0
+    share = _shares(variogram(length))[length]
+    return EASE * float(np.clip((share - CLEAN[0]) / (CLEAN[1] - CLEAN[0]), 0, 1))
 
 
 def _prepared(values: Array) -> tuple[Mask, Array]:
@@ -124,24 +152,16 @@ def _prepared(values: Array) -> tuple[Mask, Array]:
     return observed, series / spread
 
 
-def _cycles(
-    correlation: Correlation, whole: Correlation, series: Array, observed: Mask
-) -> list[tuple[int, float]]:
+def _cycles(length: int, correlation: Correlation, variogram: Array) -> list[tuple[int, float]]:
     """Lengths that nest into each other, shortest first, and how sure each is beside the period."""
     mean, score, _ = correlation
-    length = int(score.argmax())
-    variogram = _variogram(series, observed, length)
     share = _shares(variogram)
     divisors = np.rint(length / np.arange(1, length // 2 + 1)).astype(int)
     alike = mean[divisors] >= 0.8 * mean[length]
     alike |= (share[divisors] >= 0.8 * share[length]) & (mean[divisors] >= 0.25 * mean[length])
     length = int(divisors[alike & (score[divisors] > 0)][-1])
 
-    # The lines of a week outnumber those of its days: the day may be the greater part all the same.
-    divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
-    inner = whole.score[divisors] > 0
-    length = _refined(length, variogram)
-    chain = [(length, 1.0)]
+    chain = [(_refined(length, variogram), 1.0)]
     while True:
         times, certain = _multiple(chain[-1][0], correlation, share)
         if not times:
@@ -150,13 +170,29 @@ def _cycles(
         if times < NESTED:
             certain = chain.pop()[1]
         chain.append((longer, certain))
-    if inner.any():
-        part = np.where(inner, share[divisors], 0.0)
-        ratio = part.max() / max(share[length], LEAST_SHARE)
-        if ratio > 0.4:
-            day = _refined(int(divisors[part.argmax()]), variogram)
-            chain.insert(0, (day, min((ratio - 0.4) / 0.2, 1.0)))
     return chain
+
+
+def _inner(length: int, correlation: Correlation, variogram: Array) -> list[tuple[int, float]]:
+    """Divisor of a period that a good part of it repeats with, and how sure it is, if there is one.
+
+    The lines of a week outnumber those of its days; still the day may be the greater part.
+    """
+    share = _shares(variogram)
+    divisors = np.rint(length / np.arange(NESTED, length // 2 + 1)).astype(int)
+    whole = max(float(share[length]), LEAST_SHARE)
+    divisors = divisors[(correlation.score[divisors] > 0) & (share[divisors] > LEAST_INNER * whole)]
+    divisors = divisors[np.argsort(-share[divisors], kind="stable")][:4]
+    best, certain = 0, 0.0
+    for divisor in map(int, divisors):
+        days = 1 - variogram[divisor:length:divisor].mean() / variogram[1:length].mean()
+        # Six standard deviations of what random values in place of the period would have.
+        chance = 6 * (2 * divisor) ** 0.5 / length
+        beyond = float(days) / whole - max(chance, LEAST_INNER)
+        sure = float(np.clip(beyond / LEAST_INNER, 0, 1))
+        if sure > certain:
+            best, certain = _refined(divisor, variogram), sure
+    return [(best, certain)] if best else []
 
 
 def _multiple(length: int, correlation: Correlation, share: Array) -> tuple[int, float]:
@@ -183,21 +219,16 @@ def _multiple(length: int, correlation: Correlation, share: Array) -> tuple[int,
 
 
 def _measured(
-    chain: list[tuple[int, float]],
-    certain: float,
-    series: Array,
-    observed: Mask,
-    found: list[Period],
+    chain: list[tuple[int, float]], certain: float, variogram: Array, found: list[Period]
 ) -> list[Period]:
     """Periods of a chain that were not found before, with their strength."""
-    variogram = _variogram(series, observed, chain[-1][0])
     lengths = [period.length for period in found]
     new = []
     for length, sure in chain:
         if length in lengths:
             continue
         step = max((other for other in lengths if 2 * other <= length), default=1)
-        strength = certain * sure * _strength(variogram, length, step)
+        strength = float(certain * sure * _strength(variogram, length, step))
         if strength > 0:
             new.append(Period(length, strength))
             lengths.append(length)
@@ -217,9 +248,8 @@ def _variogram(series: Array, observed: Mask, window: int) -> Array:
     size = plan_for(points, SEARCHES[0]).size
     known, value, square = np.fft.rfft([observed, values, values**2], size)
     cross = 2 * (known.conj() * square).real - 2 * np.abs(value) ** 2
-    squares, pairs = np.fft.irfft([cross, np.abs(known) ** 2], size)[
-        :, : 3 * (points // 2) // 2 + 1
-    ]
+    lags = 3 * (points // 2) // 2 + 1
+    squares, pairs = np.fft.irfft([cross, np.abs(known) ** 2], size)[:, :lags]
     variogram = np.maximum(squares, 0) / np.maximum(pairs, 0.5)
     variogram[pairs < 0.5] = 2 * (values @ values) / np.count_nonzero(observed)
     return variogram
@@ -248,18 +278,22 @@ def _strength(variogram: Array, length: int, step: int) -> float:
 
 def _lasting(variogram: Array, length: int, drop: float) -> float:
     """Whether values also differ less over many periods; an autoregression forgets its cycle."""
-    far = np.arange(length, len(variogram) - length // 2, length)
-    far = far[2 * far >= len(variogram)]
-    if not len(far):
+    half = length // 2
+    times = np.arange(1, (len(variogram) - 1 - half) // length + 1)
+    times = times[(times <= MANY) & (2 * times >= min(len(times), MANY))]
+    if not len(times):
         return 1.0
-    level = variogram[far[0] - length // 2 : far[-1] + length // 2 + 1].mean()
-    kept = float(level - variogram[far].mean()) / drop
+    # Years of 365.25 days, months of 30.4: a small error grows with the number of cycles.
+    exact = length + np.linspace(-1, 1, 21) * min(0.5, length / 200)
+    far = np.minimum(np.rint(exact[:, None] * times).astype(int), len(variogram) - 1)
+    level = float(variogram[times[0] * length - half : times[-1] * length + half + 1].mean())
+    kept = (level - float(variogram[far].mean(1).min())) / drop
     return float(np.clip((kept - FORGOTTEN) / (LASTING - FORGOTTEN), 0, 1))
 
 
 def _refined(length: int, variogram: Array) -> int:
     """Length within a tenth over whose multiples values differ least."""
-    longest = (2 * len(variogram) - 2) // 3
+    longest = -(-2 * (len(variogram) - 1) // 3)
     near = np.arange(max(2, length - length // 10), min(length + length // 10, longest) + 1)
     times = np.arange(1, min(max((len(variogram) - 1) // int(near[-1]), 1), 12) + 1)
     return int(near[variogram[near[:, None] * times].mean(1).argmin()])

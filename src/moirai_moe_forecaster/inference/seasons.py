@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from moirai_moe_forecaster.inference.periods import Period
@@ -14,6 +13,8 @@ from moirai_moe_forecaster.inference.series import Array
 PLAIN, CYCLE, PROFILE = "plain", "cycle", "profile"
 KINDS = (PLAIN, CYCLE, PROFILE)
 """Ways to look at a series: `inference.views` describes them."""
+CYCLES_NEEDED = (0, 2, 1)
+"""How many periods must have been found for each."""
 
 SeasonLength = Literal["auto"] | tuple[int, ...] | None
 
@@ -33,21 +34,20 @@ class Seasons(NamedTuple):
     weights: Array
 
     @property
+    def possible(self) -> list[str]:
+        """Views that make a difference for some variate."""
+        most = max(map(len, self.periods))
+        return [kind for kind, least in zip(KINDS, CYCLES_NEEDED, strict=True) if most >= least]
+
+    @property
     def kinds(self) -> list[str]:
         """Views that count for any variate."""
         return [kind for kind, row in zip(KINDS, self.weights, strict=True) if row.any()]
 
     @property
-    def lengths(self) -> list[list[int]]:
-        """Steps of the periods of each variate."""
-        return [[period.length for period in found] for found in self.periods]
-
-
-def plain_alone(variates: int) -> Array:
-    """Weights (kind, variate) of the plain view alone."""
-    weights = np.zeros((len(KINDS), variates))
-    weights[KINDS.index(PLAIN)] = 1.0
-    return weights
+    def longest(self) -> int:
+        """Steps of the longest primary period; 0 without any."""
+        return max((found[0].length for found in self.periods if found), default=0)
 
 
 def seasons_frame(found: Sequence[Seasons]) -> pd.DataFrame:

@@ -19,11 +19,11 @@ from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
 from moirai_moe_forecaster.inference.periods import Period, find_periods
 from moirai_moe_forecaster.inference.seasons import (
+    CYCLES_NEEDED,
     KINDS,
     PLAIN,
     SeasonLength,
     Seasons,
-    plain_alone,
 )
 from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.inference.views import make_views
@@ -34,9 +34,10 @@ AT_ONCE = 256
 """Series whose views are held in memory together."""
 LONGEST_HISTORY = 16_384
 """In points: what cycles are learnt from at most."""
-LONGEST_STRETCH = 512
-LONGEST_HINDCAST = 1024
-"""In points: what is forecast to weigh views, and what is read of it at most."""
+STRETCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""In patches: how much may be forecast to weigh views. Few, so that series share passes."""
+READ_BEFORE = 64
+"""In points: how much more than a stretch is read before it."""
 
 
 class Rule(NamedTuple):
@@ -50,17 +51,14 @@ class Rule(NamedTuple):
         What a view of full strength counts relative to the plain one if both lose the same.
     growth : float
         Power of the horizon, in passes of the network, with which that rises.
-    memory : float
-        Of hindcasts, in horizons.
     least : float
-        Weight that is taken off every view: what is left of none is not forecast.
+        Weight that is taken off every view: one of which nothing is left is not forecast.
     """
 
     power: float = 4.0
-    prior: float = 1.0
+    prior: float = 0.6
     growth: float = 0.5
-    memory: float = 1.0
-    least: float = 0.05
+    least: float = 0.1
 
 
 RULE = Rule()
@@ -92,43 +90,62 @@ def find_seasons(
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
     """
-    found = []
-    for series in rests:
-        periods = [periods_of(values, season_length) for values in series.target]
-        found.append(Seasons(periods, plain_alone(len(periods))))
+    found = [_without_views(series, season_length) for series in rests]
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
-    size = network.config.patch_size * network.config.output_patches
+    passes = load.horizon / (network.config.patch_size * network.config.output_patches)
     for start in range(0, len(tried), AT_ONCE):
         chunk = tried[start : start + AT_ONCE]
-        parts = [batch[index] for index in chunk]
-        for index, losses in zip(
-            chunk, _losses(network, parts, load, season_length, regress, limits), strict=True
-        ):
-            strengths = [sum(p.strength for p in ps[:1]) for ps in found[index].periods]
-            weights = weigh(losses, np.array(strengths), load.horizon / size)
+        losses = _losses(
+            network,
+            [batch[index] for index in chunk],
+            [found[index] for index in chunk],
+            load,
+            season_length,
+            regress=regress,
+            **limits,
+        )
+        for index, loss in zip(chunk, losses, strict=True):
+            weights = weigh(loss, strengths(found[index].periods), passes)
             found[index] = found[index]._replace(weights=weights)
     return found
 
 
-def weigh(losses: Array, strengths: Array, passes: float, rule: Rule = RULE) -> Array:
+def _without_views(series: Series, season_length: SeasonLength) -> Seasons:
+    periods = [periods_of(values, season_length) for values in series.target]
+    weights = np.zeros((len(KINDS), len(periods)))
+    weights[KINDS.index(PLAIN)] = 1.0
+    return Seasons(periods, weights)
+
+
+def strengths(periods: Sequence[Sequence[Period]]) -> Array:
+    """How far views are to be trusted beforehand (kind, variate): 1 for the plain one."""
+    table = np.ones((len(KINDS), len(periods)))
+    for variate, found in enumerate(periods):
+        for kind, least in enumerate(CYCLES_NEEDED):
+            if least:
+                table[kind, variate] = found[0].strength if len(found) >= least else 0.0
+    return table
+
+
+def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Array:
     """Weights (kind, variate) of views.
 
     Parameters
     ----------
     losses : ndarray, (kind, variate)
         In a hindcast; NaN where none could be made.
-    strengths : ndarray, (variate,)
-        Of the first cycle; 0 where there is none.
+    trust : ndarray, (kind, variate)
+        Of `strengths`.
     passes : float
         Horizon, in passes of the network.
     """
-    priors = np.full(losses.shape, rule.prior * strengths * max(passes, 1.0) ** rule.growth)
+    priors = trust * rule.prior * max(passes, 1.0) ** rule.growth
     priors[KINDS.index(PLAIN)] = 1.0
-    best = np.nanmin(losses, 0, initial=np.inf)
+    best = np.fmin.reduce(losses, 0)
     # in units of the smallest, so that neither overflows; views without a loss are alike
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.where(best > 0, losses / best, np.where(losses > 0, np.inf, 1.0))
-    earned = np.where(np.isnan(relative).any(0), 1.0, relative**-rule.power)
+    earned = np.where(np.isnan(losses).any(0), 1.0, relative**-rule.power)
     weights = priors * earned
     weights = weights / weights.sum(0)
     weights = np.maximum(weights - rule.least, 0.0)
@@ -147,44 +164,50 @@ def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
 def _losses(
     network: MoiraiMoE,
     batch: Sequence[Series],
+    seasons: Sequence[Seasons],
     load: Load,
     season_length: SeasonLength,
+    *,
     regress: bool,
-    limits: dict[str, int | None],
+    **limits: int | None,
 ) -> list[Array]:
     """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
     size = network.config.patch_size
+    spans = [max(load.horizon, found.longest) for found in seasons]
     stretches = [
-        min(series.target.shape[1] // 4, LONGEST_STRETCH, max(4 * load.horizon, 64)) // size * size
-        for series in batch
+        _stretch(series.target.shape[1] // 4 // size, 2 * span // size) * size
+        for series, span in zip(batch, spans, strict=True)
     ]
     tried = [index for index, steps in enumerate(stretches) if steps]
     firsts = [_first(batch[index], stretches[index]) for index in tried]
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
         firsts, effects = take_out(network, firsts, load, **limits)
-    found = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
+    losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     for index, first, effect in zip(tried, firsts, effects, strict=True):
         steps = stretches[index]
-        lengths = [
-            [period.length for period in periods_of(values, season_length)]
-            for values in first.target
-        ]
-        kinds: Sequence[str] = KINDS if any(lengths) else (PLAIN,)
+        known = _without_views(first, season_length)
         last = batch[index].target[:, -steps:] - effect
-        for kind, view in zip(kinds, make_views(first, lengths, kinds, steps), strict=True):
+        views = make_views(first, known.periods, known.possible, steps)
+        for kind, view in zip(known.possible, views, strict=True):
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
-            series = Series(target, batch[index].past, first.future)
-            hindcasts.append(Hindcast(series.last(LONGEST_HINDCAST), steps // size, view.scale))
+            series = Series(target, batch[index].past, first.future).last(2 * steps + READ_BEFORE)
+            memory = max(spans[index] / size, 1.0)
+            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
             places.append((index, KINDS.index(kind)))
-    memory = max(RULE.memory * load.horizon / size, 1.0)
     for (index, number), loss in zip(
-        places, hindcast_losses(network, hindcasts, load, memory, **limits), strict=True
+        places, hindcast_losses(network, hindcasts, load, **limits), strict=True
     ):
-        # without cycles all kinds look like the plain one
-        found[index][number:] = loss
-    return found
+        # what was not possible before the stretch looks like the view before it
+        losses[index][number:] = loss
+    return losses
+
+
+def _stretch(room: int, wanted: int) -> int:
+    """Patches to forecast, where there is room for so many and these would do; 0 without room."""
+    enough = [patches for patches in STRETCHES if patches <= max(min(room, wanted), min(room, 1))]
+    return max(enough, default=0)
 
 
 def _first(series: Series, steps: int) -> Series:

@@ -7,9 +7,9 @@ each counts for each variate.
 plain
     As it is.
 cycle
-    Its first cycle taken out.
+    The first of several cycles taken out.
 profile
-    All its cycles taken out, and what is left divided by its usual size at each phase of the first.
+    All cycles taken out, and what is left divided by its usual size at each phase of the first.
 
 Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
 forecaster of values of any sign, but a network learns it only approximately, and the average of
@@ -26,8 +26,12 @@ import numpy as np
 
 from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE
+from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
 from moirai_moe_forecaster.inference.series import Array, Series
+
+CLEAR = 0.1
+"""Strength of a further period from which on all of its cycle is taken out."""
 
 
 class View(NamedTuple):
@@ -52,15 +56,16 @@ class View(NamedTuple):
 
 
 def make_views(
-    series: Series, lengths: Sequence[Sequence[int]], kinds: Sequence[str], horizon: int
+    series: Series, periods: Sequence[Sequence[Period]], kinds: Sequence[str], horizon: int
 ) -> list[View]:
     """Change a series in some ways.
 
     Parameters
     ----------
     series : Series
-    lengths : sequence of sequence of int
-        Steps of the cycles of each variate; one without cycles stays as it is in all views.
+    periods : sequence of sequence of Period
+        Of each variate. One without cycles stays as it is in all views, one
+        with a single cycle looks alike in `CYCLE` and `PROFILE`.
     kinds : sequence of str
         Of `KINDS`.
     horizon : int
@@ -69,11 +74,17 @@ def make_views(
     effects = np.zeros((len(KINDS), len(series.target), context + horizon))
     scales = np.ones_like(effects)
     for variate, values in enumerate(series.target):
-        if lengths[variate] and set(kinds) != {PLAIN}:
-            cycles = find_cycles(values, lengths[variate], horizon)
-            effects[KINDS.index(CYCLE), variate] = cycles.first
-            effects[KINDS.index(PROFILE), variate] = cycles.level + cycles.all
-            scales[KINDS.index(PROFILE), variate] = cycles.spread
+        found = periods[variate]
+        if found and set(kinds) != {PLAIN}:
+            lengths = [period.length for period in found]
+            # a weak period within a strong one enters as gently as detection begins
+            inner = [min(period.strength / CLEAR, 1.0) for period in found[1:]]
+            cycles = find_cycles(values, lengths, horizon, [1.0, *inner])
+            effects[1:, variate] = cycles.level + cycles.all
+            scales[1:, variate] = cycles.spread
+            if len(found) > 1:
+                effects[KINDS.index(CYCLE), variate] = cycles.first
+                scales[KINDS.index(CYCLE), variate] = 1.0
     views = []
     for kind in map(KINDS.index, kinds):
         effect, scale = effects[kind], scales[kind]

@@ -1,0 +1,138 @@
+"""Views earn their weights on the end of a context, from what comes before it alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moirai_moe_forecaster.inference import view_weights
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE
+from moirai_moe_forecaster.inference.series import Series
+from moirai_moe_forecaster.inference.view_weights import Rule, find_seasons, weigh
+from tiny_network import tiny_network
+
+NETWORK = tiny_network(output_patches=2, find_seasons=True)
+RULE = Rule(power=4.0, prior=1.0, growth=0.0, memory=1.0, least=0.0)
+HORIZON, TIME = 32, 400
+
+
+def of(*losses: float, strength: float = 1.0, rule: Rule = RULE) -> np.ndarray:
+    return weigh(np.array(losses, dtype=float)[:, None], np.array([strength]), 1.0, rule)[:, 0]
+
+
+class TestWeigh:
+    def test_equal_losses_leave_the_prior(self) -> None:
+        np.testing.assert_allclose(of(2, 2, 2), 1 / 3)
+        np.testing.assert_allclose(of(2, 2, 2, strength=0.5), [0.5, 0.25, 0.25])
+
+    def test_weights_fall_with_losses_in_any_unit(self) -> None:
+        weights = of(2, 1, 4)
+        np.testing.assert_allclose(weights / weights[1], [2**-4, 1, 4**-4])
+        np.testing.assert_allclose(of(2e-300, 1e-300, 4e-300), weights)
+        np.testing.assert_allclose(of(2e300, 1e300, 4e300), weights)
+
+    def test_weights_go_to_nothing_with_the_strength(self) -> None:
+        strengths = np.linspace(0, 1, 1001)
+        weights = weigh(np.ones((3, 1001)), strengths, 1.0, Rule())
+        np.testing.assert_array_equal(weights[:, 0], [1, 0, 0])
+        assert np.abs(np.diff(weights)).max() < 0.01
+        assert (np.diff(weights[0]) <= 0).all()
+        np.testing.assert_allclose(weights.sum(0), 1)
+
+    def test_a_perfect_view_takes_all(self) -> None:
+        np.testing.assert_array_equal(of(1, 0, 2), [0, 1, 0])
+        np.testing.assert_allclose(of(0, 0, 0), 1 / 3)
+
+    def test_without_a_hindcast_priors_decide(self) -> None:
+        np.testing.assert_allclose(of(np.nan, np.nan, np.nan), 1 / 3)
+
+    def test_far_horizons_favour_cycles(self) -> None:
+        losses, strength = np.ones((3, 1)), np.ones(1)
+        rule = RULE._replace(growth=0.5)
+        near, far = (weigh(losses, strength, passes, rule)[0, 0] for passes in (1, 9))
+        assert far == pytest.approx(1 / 7)
+        assert near == pytest.approx(1 / 3)
+
+    def test_little_is_nothing(self) -> None:
+        weights = of(1, 1, 2.0, rule=RULE._replace(least=0.1))
+        assert weights[2] == 0
+        assert weights.sum() == pytest.approx(1)
+
+
+def cyclic(seed: int = 0, time: int = TIME, period: int = 24) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=period)[np.arange(time) % period] + 0.1 * rng.normal(size=time)
+
+
+def series_of(*variates: np.ndarray, future: np.ndarray | None = None) -> Series:
+    target = np.stack(variates)
+    known = np.empty((0, target.shape[1] + HORIZON)) if future is None else future[None]
+    return Series(target, np.empty((0, target.shape[1])), known)
+
+
+def seasons_of(*batch: Series, season_length: Any = "auto", regress: bool = False) -> list[Any]:
+    load = Load(NETWORK.config, 1024, HORIZON, 1, False)
+    return find_seasons(NETWORK, batch, batch, load, season_length, regress=regress)
+
+
+def test_every_variate_has_periods_and_weights_of_its_own() -> None:
+    walk = np.random.default_rng(1).normal(size=TIME).cumsum()
+    (seasons,) = seasons_of(series_of(cyclic(), walk, cyclic(2, period=37)))
+    assert [[p.length for p in found] for found in seasons.periods] == [[24], [], [37]]
+    np.testing.assert_allclose(seasons.weights.sum(0), 1)
+    np.testing.assert_array_equal(seasons.weights[:, 1], [1, 0, 0])
+    assert (seasons.weights[0, [0, 2]] < 1).all()
+
+
+def test_a_series_has_the_same_weights_in_any_batch() -> None:
+    batch = [series_of(cyclic(seed, 200 + 60 * seed)) for seed in range(5)]
+    together = seasons_of(*batch)
+    for series, seasons in zip(batch, together, strict=True):
+        (alone,) = seasons_of(series)
+        assert alone.periods == seasons.periods
+        np.testing.assert_allclose(alone.weights, seasons.weights, atol=1e-4)
+
+
+def test_named_periods_are_used_where_they_are_seen_twice() -> None:
+    short, long = series_of(cyclic(time=40)), series_of(cyclic())
+    found = seasons_of(short, long, season_length=(24, 100))
+    assert [[p.length for p in seasons.periods[0]] for seasons in found] == [[], [24, 100]]
+    assert seasons_of(long, season_length=None)[0].periods == [[]]
+
+
+@pytest.mark.parametrize("covariates", [False, True])
+def test_no_hindcast_knows_what_it_forecasts(
+    covariates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything but the labels is found on what comes before: replaced ones change none of it."""
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=TIME + HORIZON) if covariates else None
+    values = cyclic() + (0 if known is None else 2 * known[:TIME])
+    shown: list[Any] = []
+
+    def remembered(network: Any, hindcasts: Any, *args: Any, **limits: Any) -> list[np.ndarray]:
+        shown.append(hindcasts)
+        return [np.ones(1) for _ in hindcasts]
+
+    monkeypatch.setattr(view_weights, "hindcast_losses", remembered)
+    seasons_of(series_of(values, future=known), regress=covariates)
+    steps = shown[0][0].stretch * NETWORK.config.patch_size
+    replaced = values.copy()
+    replaced[-steps:] += 5 * rng.normal(size=steps)
+    seasons_of(series_of(replaced, future=known), regress=covariates)
+    assert [len(hindcasts) for hindcasts in shown] == [len(KINDS), len(KINDS)]
+    for before, after in zip(*shown, strict=True):
+        one, other = (part.series.target[0] for part in (before, after))
+        np.testing.assert_array_equal(one[:-steps], other[:-steps])
+        np.testing.assert_array_equal(before.scale, after.scale)
+        # and what was taken out of the labels is the same too
+        np.testing.assert_allclose(
+            (other - one)[-steps:] * after.scale[0], (replaced - values)[-steps:], atol=1e-9
+        )
+
+
+def test_kinds_are_in_the_order_of_what_they_take_out() -> None:
+    assert KINDS == (PLAIN, CYCLE, PROFILE)
