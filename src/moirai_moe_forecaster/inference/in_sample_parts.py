@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.regression import explained
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.inference.view_weights import periods_of
+from moirai_moe_forecaster.inference.views import cycles_of
 
 Positions = NDArray[np.intp]
 
@@ -154,8 +154,7 @@ def _learn(
         return Part([effect], strengths, range(0))
     cyclic = effect.copy()
     for variate in np.flatnonzero(strengths):
-        lengths = [period.length for period in found[variate]]
-        cycles = find_cycles(values[variate], lengths, ahead)
+        cycles = cycles_of(values[variate], found[variate], ahead)
         cyclic[variate] += cycles.all[-effect.shape[1] :]
     return Part([effect, cyclic], strengths, range(0))
 
