@@ -209,8 +209,7 @@ def _averaged(plan: Plan, found: Sequence[Mapping[int, Array]]) -> Array:
     for length, part in plan.parts.items():
         if len(part.effects) == 1:
             continue
-        judged = slice(part.judged.start, part.judged.stop)
-        values = plan.context.target[:, judged].T
+        values = plan.context.target[:, part.judged].T
         tried = np.array([[view[p] for p in part.judged] for view in found])
         weight = second_weight(part, tried.reshape(2, *values.shape, len(NODE_LEVELS)), values)
         for position in nodes:

@@ -34,6 +34,14 @@ POWER = 8.0
 """How losses count: weights are proportional to their power -`POWER`, ..."""
 FEW = 16
 """... of which half is left where the loss is a mean of so few points."""
+MANY = 128
+WINDOWS = 16
+PHASES = (0, 5, 10, 15)
+"""Of `MANY` positions or more, which in every `WINDOWS` the views are judged by.
+
+These lie in few windows, so that the forecast of a single position does not cost a pass over all;
+and at no common distance, so that they meet most phases of a cycle.
+"""
 
 
 class Part(NamedTuple):
@@ -46,13 +54,13 @@ class Part(NamedTuple):
         any variate has them, the cycles.
     strengths : ndarray, (variate,)
         Of the first cycle, beyond `LEAST`; 0 where there is none.
-    judged : range
+    judged : list of int
         Positions before, at which both views are tried; empty if the second could not be.
     """
 
     effects: list[Array]
     strengths: Array
-    judged: range
+    judged: list[int]
 
 
 def first_parts(series: Series) -> Positions:
@@ -135,8 +143,16 @@ def make_parts(
         parts[length] = learnt(length)
         if before and len(learnt(length).effects) == 2 == len(learnt(before).effects):
             parts.setdefault(before, learnt(before))
-            parts[length] = learnt(length)._replace(judged=range(before, length))
+            parts[length] = learnt(length)._replace(judged=_some(before, length))
     return parts
+
+
+def _some(start: int, end: int) -> list[int]:
+    """Positions from `start` to before `end`; of many, those at `PHASES`."""
+    every = range(start, end)
+    if len(every) < MANY:
+        return list(every)
+    return [position for position in every if (position - start) % WINDOWS in PHASES]
 
 
 def _learn(
@@ -151,12 +167,12 @@ def _learn(
     strengths = np.array([periods[0].strength if periods else 0.0 for periods in found])
     strengths = np.maximum(strengths - LEAST, 0.0) / (1 - LEAST)
     if not strengths.any():
-        return Part([effect], strengths, range(0))
+        return Part([effect], strengths, [])
     cyclic = effect.copy()
     for variate in np.flatnonzero(strengths):
         cycles = cycles_of(values[variate], found[variate], ahead)
         cyclic[variate] += cycles.all[-effect.shape[1] :]
-    return Part([effect, cyclic], strengths, range(0))
+    return Part([effect, cyclic], strengths, [])
 
 
 def _explained(series: Series, part: int, regress: bool) -> Array:
