@@ -283,7 +283,7 @@ class MoiraiMoEPipeline:
             )
         regress = self.regresses(covariate_use)
         lengths = self.used_season_length(season_length)
-        history = length if lengths is None or context_length is not None else LONGEST_HISTORY
+        history = self.used_history(context_length, season_length)
         batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
         load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
         if num_paths is None and normaliser == "frozen":
@@ -417,3 +417,13 @@ class MoiraiMoEPipeline:
         if context_length is None:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
+
+    def used_history(
+        self,
+        context_length: int | None,
+        season_length: Literal["auto"] | int | Sequence[int] | None,
+    ) -> int:
+        """Return how many last points a forecast depends on: the context, or all for cycles."""
+        if context_length is not None or self.used_season_length(season_length) is None:
+            return self.used_context_length(context_length)
+        return LONGEST_HISTORY
