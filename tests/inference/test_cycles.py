@@ -116,3 +116,12 @@ def test_series_without_values_or_variation_have_no_shape() -> None:
         found = find_cycles(values, [PERIOD], AHEAD)
         assert not found.all.any()
         np.testing.assert_array_equal(found.spread, 1.0)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e200, 1e300])
+def test_values_near_the_limits_of_their_type(size: float) -> None:
+    values = repeated(table()) + noise(TIME, seed=2) / 4
+    found = find_cycles(size * values, [PERIOD], AHEAD)
+    plain = find_cycles(values, [PERIOD], AHEAD)
+    np.testing.assert_allclose(found.all / size, plain.all, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.spread, plain.spread, rtol=1e-6)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moirai_moe_forecaster.inference.cycles import Cycles, find_cycles
+from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
 from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
@@ -91,7 +91,7 @@ def make_views(
     return views
 
 
-def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> Cycles:
+def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:
     """Continue the cycles of the periods that were found in a series (time,), at least one."""
     lengths = [period.length for period in periods]
     # a weak period within a strong one enters as gently as detection begins
