@@ -74,20 +74,22 @@ def find_cycles(
     parts = np.zeros((len(lengths), time + ahead))
     rest = values / unit
     for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
-        part[:] = share * cycle_shape(rest, length)[phases % length]
+        part[:] = share * cycle_shape(rest, length, ahead)[phases % length]
         rest = rest - part[:time]
     level, spread = _level_and_spread(rest, lengths[0])
     spread = spread[phases % lengths[0]]
     return ContinuedCycles(unit * parts[0], unit * parts.sum(0), unit * level, spread)
 
 
-def cycle_shape(values: Array, length: int) -> Array:
+def cycle_shape(values: Array, length: int, ahead: int = 1) -> Array:
     """One repetition (phase,) of a cycle, around 0, from the step after the end of a series on.
 
     Parameters
     ----------
     values : ndarray, (time,)
     length : int
+    ahead : int, default=1
+        Steps for which it is to serve: the middle of them is what it is chosen for.
 
     Returns
     -------
@@ -103,11 +105,12 @@ def cycle_shape(values: Array, length: int) -> Array:
     filled = np.where(seen, rows, 0.0)
     # what every repetition would have been forecast as, and last the one that is to come
     forecasts = np.stack([_forecasts(filled, seen, weight) for weight in FORGETTING])
-    first = max(1, count - max(2, count // 2))
+    later = min(ahead // (2 * length), count // 4)
+    first = max(1 + later, count - max(2, count // 2))
     recent = np.where(seen[first:], RECENT ** np.arange(count - first)[::-1, None], 0.0)
-    errors = np.abs(filled[first:] - forecasts[:, first:count]) * recent
-    best = int(errors.sum((1, 2)).argmin())
-    believed = _share(filled[first:], forecasts[best, first:count], recent)
+    made = forecasts[:, first - later : count - later]
+    best = int((np.abs(filled[first:] - made) * recent).sum((1, 2)).argmin())
+    believed = _share(filled[first:], made[best], recent)
     shape = forecasts[best, count]
     return min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean())
 
