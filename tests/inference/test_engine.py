@@ -207,3 +207,19 @@ def test_paths_and_samples_follow_the_cycle(bundled: MoiraiMoEPipeline) -> None:
     assert np.abs(np.median(forecast.samples, 0) - clean[0, 700:]).mean() < 0.1
     nodes = forecast.quantile([0.01, 0.1, 0.5, 0.9, 0.99])
     assert (np.diff(nodes, axis=0) >= 0).all()
+
+
+def test_covariates_of_both_kinds_with_more_history_than_the_network_reads() -> None:
+    """What covariates explain is known of the context alone; cycles are then learnt from that."""
+    pipeline = MoiraiMoEPipeline(tiny_network(output_patches=2, find_seasons=True, max_seq_len=16))
+    rng, time, horizon = np.random.default_rng(0), 900, 20
+    known = rng.normal(size=(time + horizon, 1))
+    past = rng.normal(size=(time, 1))
+    y = tables(1, 24, time)[0][0] + 3 * known[:time, 0]
+    options: dict[str, Any] = {"random_state": 0}
+    whole = pipeline.predict(y, horizon, past_covariates=past, future_covariates=known, **options)
+    cut = pipeline.predict(
+        y[-256:], horizon, past_covariates=past[-256:], future_covariates=known[-276:], **options
+    )
+    np.testing.assert_allclose(whole.quantile(LEVELS), cut.quantile(LEVELS), atol=1e-3)
+    assert whole.seasons["period"].tolist() == [24]

@@ -121,6 +121,13 @@ def test_named_periods_are_used_where_they_are_seen_twice() -> None:
     assert seasons_of(long, season_length=None)[0].periods == [[]]
 
 
+def test_named_periods_count_more_than_found_ones_of_short_series() -> None:
+    series = series_of(cyclic(time=60))
+    (found,), (named,) = (seasons_of(series, season_length=length) for length in ("auto", (24,)))
+    assert found.weights[-1, 0] < 0.2
+    assert named.weights[-1, 0] == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("covariates", [False, True])
 def test_no_hindcast_knows_what_it_forecasts(
     covariates: bool, monkeypatch: pytest.MonkeyPatch

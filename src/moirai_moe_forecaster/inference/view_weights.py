@@ -64,6 +64,8 @@ class Rule(NamedTuple):
 
 
 RULE = Rule()
+NAMED = RULE._replace(prior=1.0)
+"""For periods that a user names, who knows more than the values show."""
 
 
 def find_seasons(
@@ -95,6 +97,7 @@ def find_seasons(
     found = [_without_views(series, season_length) for series in rests]
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
     passes = load.horizon / (network.config.patch_size * network.config.output_patches)
+    rule = RULE if season_length == "auto" else NAMED
     for start in range(0, len(tried), AT_ONCE):
         chunk = tried[start : start + AT_ONCE]
         losses = _losses(
@@ -107,7 +110,7 @@ def find_seasons(
             **limits,
         )
         for index, loss in zip(chunk, losses, strict=True):
-            weights = weigh(loss, strengths(found[index].periods), passes)
+            weights = weigh(loss, strengths(found[index].periods), passes, rule)
             found[index] = found[index]._replace(weights=weights)
     return found
 
@@ -194,7 +197,8 @@ def _losses(
         views = make_views(first, known.periods, known.possible, steps)
         for kind, view in zip(known.possible, views, strict=True):
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
-            series = Series(target, batch[index].past, first.future).last(2 * steps + READ_BEFORE)
+            past = batch[index].last(target.shape[1]).past
+            series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
             memory = max(spans[index] / size, 1.0)
             hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
             places.append((index, KINDS.index(kind)))
