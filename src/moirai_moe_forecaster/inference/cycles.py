@@ -70,12 +70,15 @@ def find_cycles(
     time = len(values)
     phases = np.arange(-time, ahead)
     parts = np.zeros((len(lengths), time + ahead))
-    rest = values
+    # squares of it neither overflow nor vanish; a power of two changes no digit
+    _, exponent = np.frexp(np.nanmax(np.abs(values), initial=0.0))
+    rest = np.ldexp(values, -exponent)
     for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
         part[:] = share * cycle_shape(rest, length)[phases % length]
         rest = rest - part[:time]
     level, spread = _level_and_spread(rest, lengths[0])
-    return ContinuedCycles(parts[0], parts.sum(0), level, spread[phases % lengths[0]])
+    first, total, level = (np.ldexp(part, exponent) for part in (parts[0], parts.sum(0), level))
+    return ContinuedCycles(first, total, float(level), spread[phases % lengths[0]])
 
 
 def cycle_shape(values: Array, length: int) -> Array:
