@@ -121,6 +121,32 @@ def test_named_periods_are_used_where_they_are_seen_twice() -> None:
     assert seasons_of(long, season_length=None)[0].periods == [[]]
 
 
+def test_a_named_period_must_be_observed_twice() -> None:
+    values = cyclic()
+    values[:-40] = np.nan
+    (seasons,) = seasons_of(series_of(values), season_length=(20, 24))
+    assert [p.length for p in seasons.periods[0]] == [20]
+
+
+@pytest.mark.parametrize("covariates", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(300, 0), (0, 150), (70, 30)])
+def test_missing_ends_change_no_weight(before: int, after: int, covariates: bool) -> None:
+    """A table's rows from before a series began, or from after its last value."""
+    known = np.random.default_rng(0).normal(size=before + TIME + after + HORIZON)
+    values = cyclic() + (2 * known[before : before + TIME] if covariates else 0)
+    padded = np.pad(values, (before, after), constant_values=np.nan)
+    (expected,), (seasons,) = (
+        seasons_of(series_of(target, future=future if covariates else None), regress=True)
+        for target, future in (
+            (values, known[before : before + TIME + HORIZON]),
+            (padded, known),
+        )
+    )
+    assert seasons.periods == expected.periods
+    assert expected.weights[0, 0] < 1
+    np.testing.assert_allclose(seasons.weights, expected.weights, atol=1e-6)
+
+
 @pytest.mark.parametrize("covariates", [False, True])
 def test_no_hindcast_knows_what_it_forecasts(
     covariates: bool, monkeypatch: pytest.MonkeyPatch

@@ -155,12 +155,14 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
 
 
 def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
-    """Periods of one variate (time,); of named ones those that it holds twice."""
+    """Periods of one variate (time,); of named ones those that what is observed holds twice."""
     if season_length is None:
         return []
     if season_length == "auto":
         return find_periods(values, MOST_PERIODS)
-    return [Period(length, 1.0) for length in season_length if 2 * length <= len(values)]
+    seen = np.flatnonzero(~np.isnan(values))
+    held = seen[-1] + 1 - seen[0] if len(seen) else 0
+    return [Period(length, 1.0) for length in season_length if 2 * length <= held]
 
 
 def _losses(
@@ -175,6 +177,7 @@ def _losses(
 ) -> list[Array]:
     """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
     size = network.config.patch_size
+    batch = [_observed(series, load.horizon) for series in batch]
     spans = [max(load.horizon, found.longest) for found in seasons]
     stretches = [
         _stretch(series.target.shape[1] // 4 // size, 2 * span // size) * size
@@ -204,6 +207,14 @@ def _losses(
         # what was not possible before the stretch looks like the view before it
         losses[index][number:] = loss
     return losses
+
+
+def _observed(series: Series, horizon: int) -> Series:
+    """From the first to the last step at which some variate is observed."""
+    seen = np.flatnonzero(~np.isnan(series.target).all(0))
+    first, end = seen[0], seen[-1] + 1
+    target, past = (part[:, first:end] for part in (series.target, series.past))
+    return Series(target, past, series.future[:, first : end + horizon])
 
 
 def _stretch(room: int, wanted: int) -> int:
