@@ -48,7 +48,7 @@ def test_a_week_is_found_around_the_day() -> None:
 def test_shifts_and_scales_of_either_sign_pass_through() -> None:
     values = repeated(table()) + noise(TIME, seed=2)
     plain = find_cycles(values, [PERIOD], AHEAD)
-    for scale, shift in ((1e6, 3.0), (-1e-6, 1.0), (-2.0, -5e3)):
+    for scale, shift in ((1e6, 3.0), (-1e-6, 1.0), (-2.0, -5e3), (1e300, 0.0), (-1e-300, 0.0)):
         found = find_cycles(scale * values + shift, [PERIOD], AHEAD)
         np.testing.assert_allclose(found.first, scale * plain.first, rtol=1e-6)
         np.testing.assert_allclose(found.spread, plain.spread, rtol=1e-6)

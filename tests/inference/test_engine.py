@@ -157,7 +157,7 @@ def test_a_series_has_the_same_forecast_in_any_batch(tiny: MoiraiMoEPipeline, ho
 def test_units_and_shifts_pass_through(tiny: MoiraiMoEPipeline) -> None:
     values, _ = tables(3, 24, 300)
     plain = tiny.predict([*values], 30, random_state=0)
-    for scale, shift in ((1e5, 0.0), (1e-5, 0.0), (3.0, 50.0)):
+    for scale, shift in ((1e5, 0.0), (1e-5, 0.0), (3.0, 50.0), (1e300, 0.0), (1e-300, 0.0)):
         moved = tiny.predict([*(scale * values + shift)], 30, random_state=0)
         np.testing.assert_allclose(
             (moved.quantile(LEVELS) - shift) / scale, plain.quantile(LEVELS), atol=2e-3

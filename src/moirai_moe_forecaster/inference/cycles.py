@@ -68,17 +68,17 @@ def find_cycles(
         How much of each cycle is taken, 0 to 1; by default all.
     """
     time = len(values)
-    # in a unit of the size of the values, whose squares neither overflow nor vanish
-    unit = np.nanmax(np.abs(values), initial=0.0) or 1.0
     phases = np.arange(-time, ahead)
     parts = np.zeros((len(lengths), time + ahead))
-    rest = values / unit
+    # squares of it neither overflow nor vanish; a power of two changes no digit
+    _, exponent = np.frexp(np.nanmax(np.abs(values), initial=0.0))
+    rest = np.ldexp(values, -exponent)
     for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
         part[:] = share * cycle_shape(rest, length, ahead)[phases % length]
         rest = rest - part[:time]
     level, spread = _level_and_spread(rest, lengths[0])
-    spread = spread[phases % lengths[0]]
-    return ContinuedCycles(unit * parts[0], unit * parts.sum(0), unit * level, spread)
+    first, total, level = (np.ldexp(part, exponent) for part in (parts[0], parts.sum(0), level))
+    return ContinuedCycles(first, total, float(level), spread[phases % lengths[0]])
 
 
 def cycle_shape(values: Array, length: int, ahead: int = 1) -> Array:

@@ -28,15 +28,16 @@ class Hindcast(NamedTuple):
     series : Series
     stretch : int
         How many last patches; what comes before is not empty.
-    memory : float
-        In patches: a forecast that begins so much earlier counts 1/e as much as the latest.
+    memories : tuple of float
+        In patches: a forecast that begins so much earlier counts 1/e as much as the latest. Each
+        gives a loss of its own.
     scale : ndarray, (variate, stretch * patch_size)
         What an error counts at each point of the stretch.
     """
 
     series: Series
     stretch: int
-    memory: float
+    memories: tuple[float, ...]
     scale: Array
 
 
@@ -62,7 +63,7 @@ def hindcast_losses(
 
     Returns
     -------
-    list of ndarray, (variate,)
+    list of ndarray, (memory, variate)
         Mean over points of `normal_crps`, in the unit of the series times its scale; NaN where no
         point of the stretch is observed.
     """
@@ -107,11 +108,17 @@ def _losses(network: MoiraiMoE, hindcasts: Sequence[Hindcast], load: Load) -> li
     values, observed = (
         part[:, : prompt.targets, ahead] for part in (prompt.values, prompt.observed)
     )
-    memories = torch.tensor([hindcast.memory for hindcast in hindcasts])[:, None]
-    weights = observed * within * torch.exp(-age / memories)[:, None, :, None, None]
     losses = normal_crps(values, mean, spread) * _scales(hindcasts, prompt, size)[:, :, ahead]
-    totals = (weights * losses).double().sum((2, 3, 4)) / weights.double().sum((2, 3, 4))
-    return list((totals * prompt.normaliser.scale[..., 0]).numpy())
+    # (series, target, token): sums over what a forecast is scored on
+    scored = (observed & within).double().sum((3, 4))
+    totals = torch.where(observed & within, losses, 0.0).double().sum((3, 4))
+    # (series, memory, token)
+    memories = torch.tensor([hindcast.memories for hindcast in hindcasts], dtype=torch.float64)
+    weights = torch.exp(-age / memories[..., None])
+    means = torch.einsum("smt,svt->smv", weights, totals) / torch.einsum(
+        "smt,svt->smv", weights, scored
+    )
+    return list((means * prompt.normaliser.scale[:, None, :, 0]).numpy())
 
 
 def normal_crps(values: Tensor, mean: Tensor, spread: Tensor) -> Tensor:

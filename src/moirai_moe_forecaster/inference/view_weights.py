@@ -137,8 +137,8 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
 
     Parameters
     ----------
-    losses : ndarray, (kind, variate)
-        In a hindcast; NaN where none could be made.
+    losses : ndarray, (memory, kind, variate)
+        In hindcasts with memories of different length; NaN where none could be made.
     trust : ndarray, (kind, variate)
         Of `strengths`.
     passes : float
@@ -148,8 +148,9 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     odds = trust * rule.prior * max(passes, 1.0) ** rule.growth
     odds[plain] = 1.0
     tiny = np.finfo(np.float64).tiny
-    # no view without a loss is better or worse than another; one without any error takes all
-    gain = np.log(np.maximum(losses[plain], tiny)) - np.log(np.maximum(losses, tiny))
+    sizes = np.log(np.maximum(losses, tiny))
+    # what has been true of late and for a cycle; views without a loss are all alike
+    gain = (sizes[:, [plain]] - sizes).min(0)
     gain = np.where(np.isnan(gain).any(0), 0.0, gain)
     earned = rule.power * gain * (1 + rule.curve * np.abs(gain))
     weights = odds * np.exp(earned - earned.max(0))
@@ -158,12 +159,14 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
 
 
 def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
-    """Periods of one variate (time,); of named ones those that it holds twice."""
+    """Periods of one variate (time,); of named ones those that what is observed holds twice."""
     if season_length is None:
         return []
     if season_length == "auto":
         return find_periods(values, MOST_PERIODS)
-    return [Period(length, 1.0) for length in season_length if 2 * length <= len(values)]
+    seen = np.flatnonzero(~np.isnan(values))
+    held = seen[-1] + 1 - seen[0] if len(seen) else 0
+    return [Period(length, 1.0) for length in season_length if 2 * length <= held]
 
 
 def _losses(
@@ -176,8 +179,9 @@ def _losses(
     regress: bool,
     **limits: int | None,
 ) -> list[Array]:
-    """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
+    """Losses (memory, kind, variate) on the last stretch of each series; NaN where none can be."""
     size = network.config.patch_size
+    batch = [_observed(series, load.horizon) for series in batch]
     spans = [max(load.horizon, found.longest) for found in seasons]
     stretches = [
         _stretch(series.target.shape[1] // 4 // size, 2 * span // size) * size
@@ -188,7 +192,7 @@ def _losses(
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
         firsts, effects = take_out(network, firsts, load, **limits)
-    losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
+    losses = [np.full((2, len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     for index, first, effect in zip(tried, firsts, effects, strict=True):
         steps = stretches[index]
@@ -199,15 +203,23 @@ def _losses(
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
-            memory = max(spans[index] / size, 1.0)
-            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            memories = tuple(max(span / size, 1.0) for span in (load.horizon, spans[index]))
+            hindcasts.append(Hindcast(series, steps // size, memories, view.scale))
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True
     ):
         # what was not possible before the stretch looks like the view before it
-        losses[index][number:] = loss
+        losses[index][:, number:] = loss[:, None]
     return losses
+
+
+def _observed(series: Series, horizon: int) -> Series:
+    """From the first to the last step at which some variate is observed."""
+    seen = np.flatnonzero(~np.isnan(series.target).all(0))
+    first, end = seen[0], seen[-1] + 1
+    target, past = (part[:, first:end] for part in (series.target, series.past))
+    return Series(target, past, series.future[:, first : end + horizon])
 
 
 def _stretch(room: int, wanted: int) -> int:
