@@ -36,10 +36,10 @@ def losses(
         np.ones((len(s.target), n * PATCH)) for s, n in zip(series, stretches, strict=True)
     ]
     hindcasts = [
-        Hindcast(s, n, (3.0,), scale) for s, n, scale in zip(series, stretches, scales, strict=True)
+        Hindcast(s, n, 3.0, scale) for s, n, scale in zip(series, stretches, scales, strict=True)
     ]
     load = Load(NETWORK.config, context, horizon, 1, False)
-    return [loss for (loss,) in hindcast_losses(NETWORK, hindcasts, load)]
+    return hindcast_losses(NETWORK, hindcasts, load)
 
 
 def by_hand(values: np.ndarray, steps: int) -> float:

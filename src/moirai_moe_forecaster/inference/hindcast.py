@@ -28,16 +28,15 @@ class Hindcast(NamedTuple):
     series : Series
     stretch : int
         How many last patches; what comes before is not empty.
-    memories : tuple of float
-        In patches: a forecast that begins so much earlier counts 1/e as much as the latest. Each
-        gives a loss of its own.
+    memory : float
+        In patches: a forecast that begins so much earlier counts 1/e as much as the latest.
     scale : ndarray, (variate, stretch * patch_size)
         What an error counts at each point of the stretch.
     """
 
     series: Series
     stretch: int
-    memories: tuple[float, ...]
+    memory: float
     scale: Array
 
 
@@ -63,7 +62,7 @@ def hindcast_losses(
 
     Returns
     -------
-    list of ndarray, (memory, variate)
+    list of ndarray, (variate,)
         Mean over points of `normal_crps`, in the unit of the series times its scale; NaN where no
         point of the stretch is observed.
     """
@@ -112,13 +111,10 @@ def _losses(network: MoiraiMoE, hindcasts: Sequence[Hindcast], load: Load) -> li
     # (series, target, token): sums over what a forecast is scored on
     scored = (observed & within).double().sum((3, 4))
     totals = torch.where(observed & within, losses, 0.0).double().sum((3, 4))
-    # (series, memory, token)
-    memories = torch.tensor([hindcast.memories for hindcast in hindcasts], dtype=torch.float64)
-    weights = torch.exp(-age / memories[..., None])
-    means = torch.einsum("smt,svt->smv", weights, totals) / torch.einsum(
-        "smt,svt->smv", weights, scored
-    )
-    return list((means * prompt.normaliser.scale[:, None, :, 0]).numpy())
+    memories = torch.tensor([hindcast.memory for hindcast in hindcasts], dtype=torch.float64)
+    weights = torch.exp(-age / memories[:, None])[:, None]
+    means = (weights * totals).sum(2) / (weights * scored).sum(2)
+    return list((means * prompt.normaliser.scale[..., 0]).numpy())
 
 
 def normal_crps(values: Tensor, mean: Tensor, spread: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Rule(NamedTuple):
     power: float = 1.5
     curve: float = 0.5
     prior: float = 0.15
-    growth: float = 1.0
+    growth: float = 1.25
     least: float = 0.1
 
 
@@ -137,8 +137,8 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
 
     Parameters
     ----------
-    losses : ndarray, (memory, kind, variate)
-        In hindcasts with memories of different length; NaN where none could be made.
+    losses : ndarray, (kind, variate)
+        In a hindcast; NaN where none could be made.
     trust : ndarray, (kind, variate)
         Of `strengths`.
     passes : float
@@ -149,8 +149,8 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     odds[plain] = 1.0
     tiny = np.finfo(np.float64).tiny
     sizes = np.log(np.maximum(losses, tiny))
-    # what has been true of late and for a cycle; views without a loss are all alike
-    gain = (sizes[:, [plain]] - sizes).min(0)
+    gain = sizes[plain] - sizes
+    # views without a loss are all alike
     gain = np.where(np.isnan(gain).any(0), 0.0, gain)
     earned = rule.power * gain * (1 + rule.curve * np.abs(gain))
     weights = odds * np.exp(earned - earned.max(0))
@@ -179,7 +179,7 @@ def _losses(
     regress: bool,
     **limits: int | None,
 ) -> list[Array]:
-    """Losses (memory, kind, variate) on the last stretch of each series; NaN where none can be."""
+    """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
     size = network.config.patch_size
     batch = [_observed(series, load.horizon) for series in batch]
     spans = [max(load.horizon, found.longest) for found in seasons]
@@ -192,7 +192,7 @@ def _losses(
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
         firsts, effects = take_out(network, firsts, load, **limits)
-    losses = [np.full((2, len(KINDS), len(series.target)), np.nan) for series in batch]
+    losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     for index, first, effect in zip(tried, firsts, effects, strict=True):
         steps = stretches[index]
@@ -203,14 +203,14 @@ def _losses(
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
-            memories = tuple(max(span / size, 1.0) for span in (load.horizon, spans[index]))
-            hindcasts.append(Hindcast(series, steps // size, memories, view.scale))
+            memory = max(spans[index] / size, 1.0)
+            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True
     ):
         # what was not possible before the stretch looks like the view before it
-        losses[index][:, number:] = loss[:, None]
+        losses[index][number:] = loss
     return losses
 
 
