@@ -17,8 +17,10 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference import engine
 from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN
+from moirai_moe_forecaster.inference.views import CLEAR
 from moirai_moe_forecaster.plotting import plot_seasons
 from tiny_network import tiny_network
 
@@ -117,6 +119,20 @@ def test_the_forecast_with_cycles_alone_follows_from_the_others(
     np.testing.assert_array_equal(drawn["plain"], plain.median)
     lower, upper = cyclic_alone.interval(0.8)
     assert (np.abs(drawn["with cycles"] - cyclic_alone.median) < 1e-4 * (upper - lower)).all()
+
+
+def test_a_weak_cycle_is_drawn_as_weak_as_it_was_carried_on(
+    pipeline: MoiraiMoEPipeline, axes: list[Axes]
+) -> None:
+    y = cyclic()
+    forecast = predict(pipeline, y, season_length=[LENGTH, 3 * LENGTH])
+    found = forecast._seasons[0]
+    periods = [found.periods[0][0], Period(3 * LENGTH, CLEAR / 4)]
+    forecast._seasons = [found._replace(periods=[periods])]
+    plot_seasons(forecast, y, axes=axes)
+    cycles = find_cycles(y, [LENGTH, 3 * LENGTH], HORIZON, [1, 0.25])
+    drawn = lines(axes[0])["cycles on the last level"]
+    np.testing.assert_allclose(drawn, (cycles.level + cycles.all)[POINTS:])
 
 
 def test_one_view_alone_is_drawn_once(

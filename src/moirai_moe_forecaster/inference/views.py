@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moirai_moe_forecaster.inference.cycles import find_cycles
+from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
 from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
@@ -76,10 +76,7 @@ def make_views(
     for variate, values in enumerate(series.target):
         found = periods[variate]
         if found and set(kinds) != {PLAIN}:
-            lengths = [period.length for period in found]
-            # a weak period within a strong one enters as gently as detection begins
-            inner = [min(period.strength / CLEAR, 1.0) for period in found[1:]]
-            cycles = find_cycles(values, lengths, horizon, [1.0, *inner])
+            cycles = continued(values, found, horizon)
             effects[1:, variate] = cycles.level + cycles.all
             scales[1:, variate] = cycles.spread
             if len(found) > 1:
@@ -92,6 +89,13 @@ def make_views(
         seen = series._replace(target=target)
         views.append(View(seen, effect[:, context:], scale[:, context:]))
     return views
+
+
+def continued(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:
+    """Continue the cycles of a variate (time,) that has periods, as its views take them out."""
+    # a weak period within a strong one enters as gently as detection begins
+    inner = [min(period.strength / CLEAR, 1.0) for period in periods[1:]]
+    return find_cycles(values, [period.length for period in periods], ahead, [1.0, *inner])
 
 
 def bring_together(parts: Sequence[Marginals], views: Sequence[View], weights: Array) -> Marginals:
