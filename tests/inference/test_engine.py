@@ -196,8 +196,12 @@ def test_seasons_say_what_was_found(tiny: MoiraiMoEPipeline) -> None:
     assert 0.9 < table["strength"][0] <= 1
     np.testing.assert_allclose(table[["plain", "cycle", "profile"]].sum(axis=1), 1)
     assert forecast[1].seasons["series"].tolist() == [0]
+    assert forecast[-1].seasons.equals(forecast[1].seasons)
     again = pickle.loads(pickle.dumps(forecast))
     assert again.seasons.equals(table)
+    del again._seasons
+    assert again.seasons.empty
+    assert again[1].seasons.empty
 
 
 def test_paths_and_samples_follow_the_cycle(bundled: MoiraiMoEPipeline) -> None:

@@ -10,9 +10,9 @@ import pytest
 from moirai_moe_forecaster.inference import view_weights
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.periods import Period
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN, PROFILE, Seasons
+from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN, PROFILE, Seasons
 from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.inference.view_weights import Rule, find_seasons, strengths, weigh
+from moirai_moe_forecaster.inference.view_weights import Rule, detect_seasons, strengths, weigh
 from tiny_network import tiny_network
 
 NETWORK = tiny_network(output_patches=2, find_seasons=True)
@@ -84,7 +84,7 @@ def series_of(*variates: np.ndarray, future: np.ndarray | None = None) -> Series
 
 def seasons_of(*batch: Series, season_length: Any = "auto", regress: bool = False) -> list[Any]:
     load = Load(NETWORK.config, 1024, HORIZON, 1, False)
-    return find_seasons(NETWORK, batch, batch, load, season_length, regress=regress)
+    return detect_seasons(NETWORK, batch, batch, load, season_length, regress=regress)
 
 
 def test_one_period_gives_one_view_more_and_two_give_two() -> None:
@@ -154,6 +154,21 @@ def test_missing_ends_change_no_weight(before: int, after: int, covariates: bool
     np.testing.assert_allclose(seasons.weights, expected.weights, atol=1e-6)
 
 
+def test_one_typing_error_hides_no_cycle() -> None:
+    values = cyclic()
+    (clean,) = seasons_of(series_of(values))
+    values[-20] = 1e6
+    (wrong,) = seasons_of(series_of(values))
+    np.testing.assert_allclose(wrong.weights, clean.weights, atol=0.1)
+
+
+def test_a_stretch_leaves_two_cycles_to_learn_from() -> None:
+    """A named cycle of 140 in 320 points: a quarter of them would leave less than two."""
+    values = cyclic(time=320, period=140)
+    (seasons,) = seasons_of(series_of(values), season_length=(140,))
+    assert seasons.weights[0, 0] < 0.5
+
+
 @pytest.mark.parametrize("covariates", [False, True])
 def test_no_hindcast_knows_what_it_forecasts(
     covariates: bool, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +198,3 @@ def test_no_hindcast_knows_what_it_forecasts(
         np.testing.assert_allclose(
             (other - one)[-steps:] * after.scale[0], (replaced - values)[-steps:], atol=1e-9
         )
-
-
-def test_kinds_are_in_the_order_of_what_they_take_out() -> None:
-    assert KINDS == (PLAIN, CYCLE, PROFILE)

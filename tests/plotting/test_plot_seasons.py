@@ -17,8 +17,10 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference import engine
 from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN
+from moirai_moe_forecaster.inference.views import CLEAR
 from moirai_moe_forecaster.plotting import plot_seasons
 from tiny_network import tiny_network
 
@@ -55,7 +57,7 @@ def evenly_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def weigh(monkeypatch: pytest.MonkeyPatch, plain: float) -> None:
     """Let the plain view count so much, and the others alike."""
-    find = engine.find_seasons
+    find = engine.detect_seasons
 
     def found(*arguments: Any, **options: Any) -> Any:
         weights = np.full(len(KINDS), (1 - plain) / (len(KINDS) - 1))
@@ -67,7 +69,7 @@ def weigh(monkeypatch: pytest.MonkeyPatch, plain: float) -> None:
             for seasons in find(*arguments, **options)
         ]
 
-    monkeypatch.setattr(engine, "find_seasons", found)
+    monkeypatch.setattr(engine, "detect_seasons", found)
 
 
 def lines(ax: Axes) -> dict[str, np.ndarray]:
@@ -117,6 +119,20 @@ def test_the_forecast_with_cycles_alone_follows_from_the_others(
     np.testing.assert_array_equal(drawn["plain"], plain.median)
     lower, upper = cyclic_alone.interval(0.8)
     assert (np.abs(drawn["with cycles"] - cyclic_alone.median) < 1e-4 * (upper - lower)).all()
+
+
+def test_a_weak_cycle_is_drawn_as_weak_as_it_was_carried_on(
+    pipeline: MoiraiMoEPipeline, axes: list[Axes]
+) -> None:
+    y = cyclic()
+    forecast = predict(pipeline, y, season_length=[LENGTH, 3 * LENGTH])
+    found = forecast._seasons[0]
+    periods = [found.periods[0][0], Period(3 * LENGTH, CLEAR / 4)]
+    forecast._seasons = [found._replace(periods=[periods])]
+    plot_seasons(forecast, y, axes=axes)
+    cycles = find_cycles(y, [LENGTH, 3 * LENGTH], HORIZON, [1, 0.25])
+    drawn = lines(axes[0])["cycles on the last level"]
+    np.testing.assert_allclose(drawn, (cycles.level + cycles.all)[POINTS:])
 
 
 def test_one_view_alone_is_drawn_once(

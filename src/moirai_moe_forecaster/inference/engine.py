@@ -30,7 +30,7 @@ from moirai_moe_forecaster.inference.rollout import (
 )
 from moirai_moe_forecaster.inference.seasons import KINDS, SeasonLength, Seasons
 from moirai_moe_forecaster.inference.series import Array, Series
-from moirai_moe_forecaster.inference.view_weights import find_seasons
+from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
@@ -85,7 +85,7 @@ def forecast_series(
     rests, effects = list(batch), None
     if request.regress and any(len(series.future) for series in batch):
         rests, effects = take_out(network, batch, load, **limits)
-    seasons = find_seasons(
+    seasons = detect_seasons(
         network, batch, rests, load, request.season_length, regress=request.regress, **limits
     )
     mirrored = [_is_short(series, load) for series in rests]

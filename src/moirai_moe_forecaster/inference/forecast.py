@@ -93,6 +93,9 @@ class Forecast:
         What repeats in each series.
     """
 
+    # of forecasts that were pickled before seasons were looked for
+    _seasons: Sequence[Seasons] = ()
+
     def __init__(
         self,
         marginals: Marginals,
@@ -131,7 +134,7 @@ class Forecast:
             univariate=univariate,
             num_samples=self._num_samples,
             decay=self._decay,
-            seasons=self._seasons[index : index + 1],
+            seasons=[self._seasons[index]] if self._seasons else [],
         )
 
     @property

@@ -27,7 +27,7 @@ from moirai_moe_forecaster.inference.whitening import (
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-LONGEST_HISTORY = 20_000
+MOST_POINTS = 20_000
 FEWEST_POINTS = 8
 # Rough cycles have lines everywhere and need every point; smooth ones have a line or two among
 # the lowest frequencies, and need a clean background there.
@@ -78,7 +78,7 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
     list of Period
         The primary one first; empty where nothing repeats.
     """
-    observed, series = _prepared(np.asarray(values, dtype=np.float64)[-LONGEST_HISTORY:])
+    observed, series = _prepared(np.asarray(values, dtype=np.float64)[-MOST_POINTS:])
     if not series.any():
         return []
     searches = SEARCHES if len(series) >= FEWEST_POINTS_SMOOTH else SEARCHES[:1]

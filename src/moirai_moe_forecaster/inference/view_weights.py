@@ -38,6 +38,8 @@ STRETCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """In patches: how much may be forecast to weigh views. Few, so that series share passes."""
 READ_BEFORE = 64
 """In points: how much more than a stretch is read before it."""
+IMPLAUSIBLE = 10
+"""Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
 
 class Rule(NamedTuple):
@@ -59,7 +61,7 @@ class Rule(NamedTuple):
     power: float = 1.5
     curve: float = 0.5
     prior: float = 0.15
-    growth: float = 1.25
+    growth: float = 1.0
     least: float = 0.1
 
 
@@ -68,7 +70,7 @@ NAMED = RULE._replace(prior=1.0)
 """For periods that a user names, who knows more than the values show."""
 
 
-def find_seasons(
+def detect_seasons(
     network: MoiraiMoE,
     batch: Sequence[Series],
     rests: Sequence[Series],
@@ -100,7 +102,7 @@ def find_seasons(
     rule = RULE if season_length == "auto" else NAMED
     for start in range(0, len(tried), AT_ONCE):
         chunk = tried[start : start + AT_ONCE]
-        losses = _losses(
+        losses = _hindcast_losses(
             network,
             [batch[index] for index in chunk],
             [found[index] for index in chunk],
@@ -169,7 +171,7 @@ def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
     return [Period(length, 1.0) for length in season_length if 2 * length <= held]
 
 
-def _losses(
+def _hindcast_losses(
     network: MoiraiMoE,
     batch: Sequence[Series],
     seasons: Sequence[Seasons],
@@ -184,8 +186,8 @@ def _losses(
     batch = [_observed(series, load.horizon) for series in batch]
     spans = [max(load.horizon, found.longest) for found in seasons]
     stretches = [
-        _stretch(series.target.shape[1] // 4 // size, 2 * span // size) * size
-        for series, span in zip(batch, spans, strict=True)
+        _stretch(_room(series, found.longest, size), 2 * span // size) * size
+        for series, found, span in zip(batch, seasons, spans, strict=True)
     ]
     tried = [index for index, steps in enumerate(stretches) if steps]
     firsts = [_first(batch[index], stretches[index]) for index in tried]
@@ -197,7 +199,7 @@ def _losses(
     for index, first, effect in zip(tried, firsts, effects, strict=True):
         steps = stretches[index]
         known = _without_views(first, season_length)
-        last = batch[index].target[:, -steps:] - effect
+        last = _plausible(batch[index].target[:, -steps:] - effect, first.target)
         views = make_views(first, known.periods, known.possible, steps)
         for kind, view in zip(known.possible, views, strict=True):
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
@@ -220,6 +222,20 @@ def _observed(series: Series, horizon: int) -> Series:
     first, end = seen[0], seen[-1] + 1
     target, past = (part[:, first:end] for part in (series.target, series.past))
     return Series(target, past, series.future[:, first : end + horizon])
+
+
+def _plausible(labels: Array, before: Array) -> Array:
+    """Labels (variate, time), missing where a single error would outweigh all others."""
+    low, middle, high = np.nanquantile(before, (0.1, 0.5, 0.9), axis=1, keepdims=True)
+    far = np.abs(labels - middle) > IMPLAUSIBLE * (high - low)
+    return np.where(far & (high > low), np.nan, labels)
+
+
+def _room(series: Series, period: int, size: int) -> int:
+    """Patches at the end of a context that leave two cycles before them, if any do."""
+    context = series.target.shape[1]
+    leaving_two = (context - 2 * period) // size
+    return min(context // 4 // size, leaving_two if leaving_two > 0 else context)
 
 
 def _stretch(room: int, wanted: int) -> int:

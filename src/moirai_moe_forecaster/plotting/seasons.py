@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.cycles import find_cycles
+from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.seasons import PLAIN
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
+from moirai_moe_forecaster.inference.views import cycles_of
 from moirai_moe_forecaster.plotting.forecast import plot_forecast
 from moirai_moe_forecaster.plotting.points import axis, chosen_series, chosen_variate, points
 from moirai_moe_forecaster.plotting.style import (
@@ -169,14 +170,15 @@ def _parts(
             f"nothing was found to repeat in variate {variate} of series {series}; plot_forecast "
             "draws forecasts without cycles, and season_length names periods"
         )
-    lengths = [int(length) for length in table["period"]]
+    periods = [Period(*row) for row in zip(table["period"], table["strength"], strict=True)]
+    lengths = [period.length for period in periods]
     if len(past) < 2 * lengths[0]:
         raise InvalidInputError(
             f"history has {len(past)} points, fewer than two periods of {lengths[0]}; pass what "
             "was given to predict"
         )
     values, longest = past[-LONGEST_HISTORY:], max(lengths)
-    found = find_cycles(values, lengths, max(forecast.horizon, longest))
+    found = cycles_of(values, periods, max(forecast.horizon, longest))
     cycles, now = found.level + found.all, len(values)
     before = np.full(len(past) - now, np.nan)
     lines = (forecast.median, *forecast.interval(coverage))
