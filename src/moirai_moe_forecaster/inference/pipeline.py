@@ -296,7 +296,9 @@ class MoiraiMoEPipeline:
             {"memory_budget": self.memory_budget, "batch_size": most},
         )
         with tqdm(total=len(batch.series), disable=not progress, unit="series") as bar:
-            series = [part.last(history) for part in batch.series]
+            series = batch.series
+            if lengths is not None:
+                series = [part.last(history) for part in series]
             marginals, seasons = forecast_series(self.network, series, request, bar.update)
         return Forecast(
             marginals,

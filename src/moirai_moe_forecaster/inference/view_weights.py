@@ -38,6 +38,8 @@ STRETCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """In patches: how much may be forecast to weigh views. Few, so that series share passes."""
 READ_BEFORE = 64
 """In points: how much more than a stretch is read before it."""
+SURE = 1.1
+"""Strength at which there would be no doubt that a cycle goes on; none is stronger than 1."""
 IMPLAUSIBLE = 10
 """Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
@@ -51,7 +53,8 @@ class Rule(NamedTuple):
         If a view lost a times less than the plain one, its odds rise by
         ``a ** (power * (1 + curve * log(a)))``: little where views are alike.
     prior : float
-        Odds of a view of full strength against the plain one, if both lost the same.
+        A view's odds against the plain one, if both lost the same, are
+        ``prior * strength / (SURE - strength)``.
     growth : float
         Power of the horizon, in passes of the network, with which these odds rise.
     least : float
@@ -59,15 +62,15 @@ class Rule(NamedTuple):
     """
 
     power: float = 1.5
-    curve: float = 0.5
-    prior: float = 0.15
-    growth: float = 1.0
+    curve: float = 1.0
+    prior: float = 0.04
+    growth: float = 1.5
     least: float = 0.1
 
 
 RULE = Rule()
-NAMED = RULE._replace(prior=1.0)
-"""For periods that a user names, who knows more than the values show."""
+NAMED = RULE._replace(prior=0.1)
+"""For periods that a user names: views with and without them start even."""
 
 
 def detect_seasons(
@@ -147,7 +150,7 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
         Horizon, in passes of the network.
     """
     plain = KINDS.index(PLAIN)
-    odds = trust * rule.prior * max(passes, 1.0) ** rule.growth
+    odds = trust / (SURE - trust) * rule.prior * max(passes, 1.0) ** rule.growth
     odds[plain] = 1.0
     tiny = np.finfo(np.float64).tiny
     sizes = np.log(np.maximum(losses, tiny))

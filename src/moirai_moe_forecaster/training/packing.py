@@ -15,7 +15,7 @@ from moirai_moe_forecaster.model.reference import Cycles, points_ahead, referenc
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.corpus import Array, Integers
-from moirai_moe_forecaster.training.cycles import prefix_cycles
+from moirai_moe_forecaster.training.window_cycles import prefix_cycles
 
 LARGEST_TARGET = 20.0
 # no standardised context of up to this number squared of points holds a larger value, so that

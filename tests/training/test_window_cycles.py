@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from moirai_moe_forecaster.training.cycles import LOST_SHARE, WRONG_SHARE, prefix_cycles
+from moirai_moe_forecaster.training.window_cycles import LOST_SHARE, WRONG_SHARE, prefix_cycles
 
 
 def waves(rows: int) -> torch.Tensor:
