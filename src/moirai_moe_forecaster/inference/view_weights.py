@@ -64,7 +64,7 @@ class Rule(NamedTuple):
     power: float = 1.5
     curve: float = 1.0
     prior: float = 0.04
-    growth: float = 1.5
+    growth: float = 1.4
     least: float = 0.1
 
 
