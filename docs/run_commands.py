@@ -1,4 +1,4 @@
-"""Run the commands of docs/command_line.md in a new folder, and write what they print below them.
+"""Run the commands of pages in a new folder, and write what they print below them.
 
     python docs/run_commands.py
 
@@ -15,11 +15,19 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "command_line.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("command_line", "cycles")]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 # what the folder is called on the page
 HOME = "/home/you"
-PICTURES = ("airline.png", "fan.png", "panel.png", "backtest.png", "calibration.png", "report.png")
+PICTURES = (
+    "airline.png",
+    "backtest.png",
+    "calibration.png",
+    "cycles.png",
+    "fan.png",
+    "panel.png",
+    "report.png",
+)
 SCREENSHOT = (
     "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,1960 "
     "--virtual-time-budget=10000 --screenshot=report.png"
@@ -29,7 +37,8 @@ SCREENSHOT = (
 # %%
 def run_page(text: str, folder: Path) -> str:
     """Return the page with the output of every command below it; all run in one folder."""
-    (folder / "examples").symlink_to(ROOT / "examples")
+    if not (folder / "examples").exists():
+        (folder / "examples").symlink_to(ROOT / "examples")
 
     def run_block(block: re.Match[str]) -> str:
         commands = [line for line in block[1].splitlines() if line.startswith("$ ")]
@@ -58,11 +67,12 @@ def run(command: str, folder: Path) -> str:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        PAGE.write_text(run_page(PAGE.read_text(), folder))
+        for page in PAGES:
+            page.write_text(run_page(page.read_text(), folder))
         print(run("python examples/pictures.py", folder), end="")
         if browser := shutil.which("chromium"):
-            page = (folder / "report.html").as_uri()
-            run(f"{browser} {SCREENSHOT} --user-data-dir=profile {page}", folder)
+            report = (folder / "report.html").as_uri()
+            run(f"{browser} {SCREENSHOT} --user-data-dir=profile {report}", folder)
         for picture in PICTURES:
             if (folder / picture).is_file():
                 shutil.copy(folder / picture, ROOT / "docs" / "images" / picture)

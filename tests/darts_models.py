@@ -22,6 +22,8 @@ from moirai_moe_forecaster import MoiraiMoEModel, MoiraiMoEPipeline
 from moirai_moe_forecaster.adapters.darts_module import QUANTILE_SEED
 
 CONTEXT, CHUNK = 48, 12
+# what the network that looks for seasons reads; cycles are learnt from more
+READ = 128
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
 LEVELS = [0.1, 0.5, 0.9]
 # one pass of the tiny network predicts 32 steps
@@ -46,6 +48,25 @@ def tiny_pipeline() -> MoiraiMoEPipeline:
     return MoiraiMoEPipeline(tiny_network(output_patches=2))
 
 
+@functools.cache
+def _seasonal_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    seasonal_pipeline().save_pretrained(folder.name)
+    return folder
+
+
+def seasonal_checkpoint() -> str:
+    """Directory of a tiny random checkpoint that looks for seasons and reads `READ` points."""
+    return _seasonal_folder().name
+
+
+def seasonal_pipeline() -> MoiraiMoEPipeline:
+    """The same network behind the native interface."""
+    return MoiraiMoEPipeline(
+        tiny_network(output_patches=2, find_seasons=True, max_seq_len=READ // 16)
+    )
+
+
 def quantiles(levels: Sequence[float] = LEVELS) -> QuantileRegression:
     return QuantileRegression(list(levels))
 
@@ -62,6 +83,17 @@ def walk(points: int = 90, components: int = 1, seed: int = 0, start: str = "202
     values = 0.1 * np.random.default_rng(seed).normal(size=(points, components)).cumsum(0)
     index = pd.date_range(start, periods=points, freq="D")
     return TimeSeries.from_times_and_values(index, values)
+
+
+def cyclic(
+    points: int = 300, steps: int = 12, noise: float = 0.1, seed: int = 0, components: int = 1
+) -> TimeSeries:
+    """Random tables of some steps, over and over, hourly; as float32."""
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(steps, components))
+    values = table[np.arange(points) % steps] + noise * rng.normal(size=(points, components))
+    index = pd.date_range("2020", periods=points, freq="h")
+    return TimeSeries.from_times_and_values(index, values.astype(np.float32))
 
 
 def covariates(points: int = 150) -> dict[str, TimeSeries]:

@@ -102,6 +102,34 @@ def test_errors_are_one_line_and_nothing_is_written(
 
 
 @pytest.mark.parametrize(
+    ("write", "message"), [("model", "holds a checkpoint"), ("adapters", "a whole checkpoint")]
+)
+def test_a_checkpoint_is_not_written_over(
+    write: str,
+    message: str,
+    panel: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other"
+    MoiraiMoEPipeline(tiny_network(seed=1)).save_pretrained(other)
+    before = {file.name: file.read_bytes() for file in other.iterdir()}
+    command = ["finetune", str(panel), *COLUMNS, *QUICK, "--model", str(other), "--write", write]
+    assert cli.main([*command, "--output", str(other)]) == 1
+    assert message in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in other.iterdir()} == before
+
+
+def test_an_output_that_cannot_be_made_is_told_before_training(
+    panel: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    command = ["finetune", str(panel), *COLUMNS, *QUICK, "--model", model]
+    assert cli.main([*command, "--output", str(tmp_path / "file" / "deep")]) == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["data.xlsx", "--output", "x"], "must be one of .csv, .parquet"),

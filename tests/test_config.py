@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "scale_rule": "absolute",
     "time_index": "observed",
     "mirror_up_to": 64,
+    "find_seasons": True,
     "dependence_share": 0.5,
     "dependence_growth": 0.3,
     "dependence_decay": 0.9,

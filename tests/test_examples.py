@@ -18,7 +18,7 @@ EXAMPLES = [
     if not path.stem.startswith("draw_") and path.stem != "quickstart"
 ]
 README = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-PAGES = ["index", "dataframes", "pictures", "embeddings", "routing", "evaluation"]
+PAGES = ["index", "dataframes", "pictures", "embeddings", "routing", "evaluation", "cycles"]
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 pytestmark = pytest.mark.skipif(
@@ -95,11 +95,13 @@ def test_the_newcomers_path_in_the_readme(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_of_commands_is_what_they_print(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["command_line", "cycles"])
+def test_a_page_of_commands_is_what_they_print(page: str, tmp_path: Path) -> None:
     """Numbers may be another checkpoint's, and versions others; all else must be the same."""
     pytest.importorskip("plotly", reason="plotly, of the extra report, is not installed")
     script = runpy.run_path(str(ROOT / "docs" / "run_commands.py"))
-    written = script["PAGE"].read_text()
+    (file,) = (file for file in script["PAGES"] if file.stem == page)
+    written = file.read_text()
     assert words(script["run_page"](written, tmp_path)) == words(written)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import backtest, cli, html_report
+from moirai_moe_forecaster.evaluation import Variant
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
@@ -66,7 +68,41 @@ def test_the_page_holds_scores_and_no_foreign_markup(page: Path) -> None:
         assert part in text
     assert "2 series, 4 windows, 6 steps ahead" in text
     assert "<b>" not in text
-    assert "gone" not in text
+    assert "<script>document" not in page.read_text()
+
+
+def test_the_page_says_what_repeats_in_each_series() -> None:
+    """By name and variate, as the last window's forecast says; a panel needs no variate."""
+    rng = np.random.default_rng(0)
+    cycle = np.tile(rng.normal(size=12), 15) + 0.1 * rng.normal(size=180)
+    walk = rng.normal(size=180).cumsum()
+    days = pd.date_range("2020-01-01", periods=180)
+    y = pd.concat({"<i>shop": pd.DataFrame({"in": cycle, "out": walk}, days)})
+    pipeline = MoiraiMoEPipeline(tiny_network(find_seasons=True))
+    seasons = pipeline.predict(y.iloc[:-6].to_numpy(), 6, random_state=0).seasons
+    result = backtest(pipeline, y, horizon=6, windows=2)
+    table = cycles_of(html_report.backtest_page(pipeline, y, result, result, "data"))
+    kinds = list(seasons.columns[2:])
+    assert list(table.columns) == ["series", "variate", *kinds]
+    assert set(table["series"]) == {"<i>shop"}
+    assert list(table["variate"]) == [["in", "out"][variate] for variate in seasons["variate"]]
+    assert 12 in list(table["period"].astype(float))
+    expected = seasons[kinds].astype(float)
+    np.testing.assert_allclose(table[kinds].astype(float), expected, atol=0.0051)
+
+    options = Variant(pipeline, {"season_length": None})
+    table = cycles_of(html_report.backtest_page(options, y["in"], result, result, "data"))
+    assert list(table.columns) == ["series", *kinds]
+    assert table["period"].isna().all()
+
+
+def cycles_of(page: str) -> pd.DataFrame:
+    """Table of the page's section on cycles."""
+    section = page.split("<h2>Cycles</h2>")[1].split("<h2>")[0]
+    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in section.split("<tr")[1:]]
+    cells = [[html.unescape(cell) for cell in row] for row in rows]
+    table = pd.DataFrame(cells[1:], columns=cells[0])
+    return table.assign(period=table["period"].replace("none", np.nan))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ LAYERS = [
         "cli_output",
         "cli_pretrain",
         "cli_routing",
+        "cli_seasons",
     },
 ]
 ALLOWED_LIBRARIES = {
@@ -50,6 +51,7 @@ ALLOWED_LIBRARIES = {
         "inference/frame_times.py",
         "inference/panel.py",
         "inference/pipeline.py",
+        "inference/seasons.py",
         "training/windows.py",
         "evaluation",
         "routing_report.py",

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.checkpoint import Checkpoint, load_checkpoint
+from moirai_moe_forecaster.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
@@ -30,6 +30,7 @@ BUNDLED = "bundled"
 FORMAT = "moirai-moe-adapters"
 FORMAT_VERSION = 1
 ELEMENTS_IN_FINGERPRINT = 4096
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 class Adapters(NamedTuple):
@@ -46,7 +47,7 @@ class Adapters(NamedTuple):
     fingerprint : str
         Of the checkpoint's weights.
     settings : dict
-        How they were trained, for people to read.
+        How they were trained; "dtype" is that of the weights which they were trained on.
     """
 
     tensors: dict[str, Tensor]
@@ -117,17 +118,34 @@ def apply_adapters(network: nn.Module, adapters: Adapters, sign: int = 1) -> Non
             weight.copy_(weight.float() + sign * change.to(weight.device))
 
 
+def adapters_folder(directory: str | Path) -> Path:
+    """Return where adapters can be written.
+
+    Raises
+    ------
+    CheckpointError
+        If `directory` is a file, or holds a whole checkpoint, which would be loaded instead.
+    """
+    folder = Path(os.path.expanduser(directory))
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; adapters are saved as a directory")
+    if (folder / CONFIG_FILE).exists():
+        raise CheckpointError(
+            f"{folder} holds a whole checkpoint, which would be loaded instead of adapters beside "
+            "it: choose another folder for them"
+        )
+    return folder
+
+
 def save_adapters(adapters: Adapters, directory: str | Path) -> None:
     """Write them into a directory, whole or not at all.
 
     Raises
     ------
     CheckpointError
-        If `directory` is a file.
+        If `directory` is a file or holds a whole checkpoint.
     """
-    folder = Path(os.path.expanduser(directory))
-    if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; adapters are saved as a directory")
+    folder = adapters_folder(directory)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "format": FORMAT,
@@ -179,7 +197,7 @@ def load_adapters(directory: str | Path) -> Adapters:
 def holds_adapters(directory: str | Path) -> bool:
     """Whether this is a directory of adapters and not of a whole checkpoint."""
     folder = Path(os.path.expanduser(directory))
-    return (folder / ADAPTERS_FILE).is_file() and not (folder / "config.json").exists()
+    return (folder / ADAPTERS_FILE).is_file() and not (folder / CONFIG_FILE).exists()
 
 
 def adapted_network(network: MoiraiMoE, adapters: Adapters) -> MoiraiMoE:
@@ -190,15 +208,17 @@ def adapted_network(network: MoiraiMoE, adapters: Adapters) -> MoiraiMoE:
     CheckpointError
         If they belong to another checkpoint.
     """
-    if fingerprint(network) != adapters.fingerprint:
+    # what was trained on rounded weights belongs to these
+    trained_on = DTYPES.get(str(adapters.settings.get("dtype")), torch.float32)
+    copied = copy.deepcopy(network).to(trained_on)
+    if fingerprint(copied) != adapters.fingerprint:
         raise CheckpointError(
             f"the adapters were trained on other weights ({adapters.base or 'not saved'}): load "
             "the checkpoint that they belong to, in the version of the package that they were made "
             "with if that is the bundled one"
         )
-    copied = copy.deepcopy(network)
     apply_adapters(copied, adapters)
-    return copied
+    return copied.to(next(network.parameters()).dtype)
 
 
 def load_adapted(directory: str | Path) -> Checkpoint:

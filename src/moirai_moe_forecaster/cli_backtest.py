@@ -17,6 +17,7 @@ from moirai_moe_forecaster.cli_output import (
     write_table,
     write_whole,
 )
+from moirai_moe_forecaster.cli_seasons import add_season_length
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="quantile levels of WQL (default: 0.1 to 0.9)",
     )
     parser.add_argument(
-        "--seasonality", type=int, metavar="M", help="season in steps (default: the frequency's)"
+        "--seasonality",
+        type=int,
+        metavar="M",
+        help="season in steps of seasonal naive and of MASE (default: the frequency's)",
     )
+    add_season_length(parser)
     parser.add_argument(
         "--peers",
         nargs="*",
@@ -100,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
 
     from moirai_moe_forecaster.evaluation.backtest import backtest
-    from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
+    from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
     from moirai_moe_forecaster.inference.panel import read_panel
@@ -118,7 +123,10 @@ def run(arguments: argparse.Namespace) -> None:
     forecasters |= {name: Peer(name) for name in peers}
     results, seconds = {}, {}
     for name, known in tqdm(forecasters.items(), disable=arguments.quiet, unit="model"):
-        forecaster = forecasters[name] = known or MoiraiMoEPipeline.from_pretrained(arguments.model)
+        forecaster = forecasters[name] = known or Variant(
+            MoiraiMoEPipeline.from_pretrained(arguments.model),
+            {"season_length": arguments.season_length},
+        )
         started = time.perf_counter()
         results[name] = backtest(
             forecaster,

@@ -16,6 +16,7 @@ from moirai_moe_forecaster.cli_output import (
     print_table,
     write_picture,
 )
+from moirai_moe_forecaster.cli_seasons import describe_cycles
 from moirai_moe_forecaster.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
     done = time.perf_counter()
     print_facts(checkpoint_facts(pipeline))
     print(f"\nloaded in {loaded - started:.2f} s, both forecasts took {done - loaded:.2f} s")
-    _print_airline(examples[0])
-    _print_us_change(examples[1])
+    for example, show in zip(examples, (_print_airline, _print_us_change), strict=True):
+        show(example)
+        if pipeline.config.find_seasons:
+            print(f"\n{describe_cycles(example.forecast.seasons)}")
     try:
         picture = arguments.output or Path(PICTURE)
         write_picture(draw(*examples), picture)

@@ -107,6 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Fine-tune, print what it brought, and write the result."""
     if arguments.mode == "full" and arguments.write == ADAPTERS:
         raise ConfigError("mode 'full' changes all weights and has no adapters: leave --write out")
+    _check_output(arguments)
     data = read_data(arguments)
     from moirai_moe_forecaster.inference.panel import read_panel
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -139,6 +140,19 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         tuned.save_pretrained(arguments.output)
     print(f"\n{arguments.write}: {arguments.output.resolve()}")
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    """Refuse a folder whose checkpoint the result would replace or hide behind."""
+    from moirai_moe_forecaster.adapters_file import adapters_folder
+    from moirai_moe_forecaster.checkpoint import CONFIG_FILE
+    from moirai_moe_forecaster.training.tuning_progress import holds_progress
+
+    output = arguments.output.expanduser()
+    if arguments.write == ADAPTERS:
+        adapters_folder(output)
+    elif (output / CONFIG_FILE).exists() and not holds_progress(output):
+        raise ConfigError(f"{output} holds a checkpoint: choose another folder for --output")
 
 
 def _lora(arguments: argparse.Namespace) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from moirai_moe_forecaster.cli_output import (
     write_picture,
     write_table,
 )
+from moirai_moe_forecaster.cli_seasons import add_season_length, describe_cycles
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ EPILOG = f"""{ABOUT_DATA}
     Covariates drive the target. Those whose values to come stand in the file of --future, with
     the same ids and times to come, are known ahead; the others are known up to now.
 
-    Without --output, the forecast is printed as a .csv file.
+    Without --output, the forecast is printed as a .csv file. Beside it, on stderr, stands what was
+    found to repeat, and how much the forecasts that carry it on count.
 
     examples:
       moirai-moe forecast data.csv --horizon 24
@@ -45,6 +47,7 @@ EPILOG = f"""{ABOUT_DATA}
           --levels 0.05,0.5,0.95 --plot sales.png -o forecast.csv
       moirai-moe forecast sales.csv --horizon 14 --id store --timestamp date --target sold \\
           --covariates price holiday --future plan.csv -o forecast.parquet
+      moirai-moe forecast load.csv --horizon 48 --season-length 24,168
 """
 
 
@@ -79,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use only so many of the last steps (default: all the model can)",
     )
+    add_season_length(parser)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of the paths drawn (default: 0)"
     )
@@ -91,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=file_type(TABLES), metavar="FILE", help="forecast, .csv or .parquet"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, and nothing about cycles"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -111,8 +117,9 @@ def run(arguments: argparse.Namespace) -> None:
     past = [name for name in arguments.covariates if name not in known]
     columns = Columns(data.id, data.timestamp, [*data.targets], past, known)
     levels = result_levels(arguments.levels, columns)
+    pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     result = forecast_frame(
-        MoiraiMoEPipeline.from_pretrained(arguments.model),
+        pipeline,
         data.table,
         future,
         columns,
@@ -121,7 +128,10 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.context_length,
         random_state=arguments.seed,
         progress=not arguments.quiet,
+        season_length=arguments.season_length,
     )
+    if not arguments.quiet and pipeline.used_season_length(arguments.season_length):
+        print(describe_cycles(result.forecast.seasons), file=sys.stderr)
     table = result.table(levels)
     if arguments.output is None:
         table.to_csv(sys.stdout, index=False, float_format=DIGITS)

@@ -70,7 +70,10 @@ class ModelConfig:
         from the first on that holds an observed value.
     mirror_up_to : int, default=0
         Contexts of at most this many points are also forecast upside down, and both forecasts
-        averaged (`inference.mirror`). Officially 0: none.
+        averaged (`inference.views`). Officially 0: none.
+    find_seasons : bool, default=False
+        Whether forecasts look for cycles where ``season_length="auto"``, and forecast without them
+        too (`inference.seasons`). Officially not.
     dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
         scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
@@ -111,6 +114,7 @@ class ModelConfig:
     scale_rule: ScaleRule = "relative"
     time_index: TimeIndex = "position"
     mirror_up_to: int = 0
+    find_seasons: bool = False
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
@@ -259,6 +263,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "output_patches": 4,
         "max_seq_len": 128,
         "mirror_up_to": 128,
+        "find_seasons": True,
     },
     **_PUBLISHED_SIZES,
 }

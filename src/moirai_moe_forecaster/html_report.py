@@ -1,4 +1,4 @@
-"""A backtest as one HTML page that needs no network: scores, forecasts, calibration, routing."""
+"""A backtest as one HTML page that needs no network: scores, forecasts, cycles, routing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moirai_moe_forecaster import __version__
 from moirai_moe_forecaster.errors import MissingExtraError
+from moirai_moe_forecaster.evaluation.forecasters import Variant
 from moirai_moe_forecaster.evaluation.panel import Item, match_items, read_items
 from moirai_moe_forecaster.plotting.points import lonely
 
@@ -51,7 +52,7 @@ p {{ max-width: 50rem; }}
 
 
 def backtest_page(
-    pipeline: MoiraiMoEPipeline,
+    pipeline: MoiraiMoEPipeline | Variant,
     y: Any,
     result: pd.DataFrame,
     scores: pd.DataFrame,
@@ -63,7 +64,7 @@ def backtest_page(
 
     Parameters
     ----------
-    pipeline : MoiraiMoEPipeline
+    pipeline : MoiraiMoEPipeline or Variant
     y, X : Series, DataFrame or list
         What was given to `backtest`.
     result : DataFrame
@@ -76,8 +77,8 @@ def backtest_page(
     Returns
     -------
     str
-        HTML that loads nothing. Forecasts, calibration and routing are those of the first 24
-        series.
+        HTML that loads nothing. Forecasts, calibration, cycles and routing are those of the first
+        24 series.
 
     Raises
     ------
@@ -88,6 +89,7 @@ def backtest_page(
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise MissingExtraError("plotly", "report", "the HTML report") from error
+    variant = pipeline if isinstance(pipeline, Variant) else Variant(pipeline, {})
     items = read_items(y)
     covariates = None if X is None else match_items(X, items)[:MOST_SERIES]
     shown = items[:MOST_SERIES]
@@ -96,12 +98,12 @@ def backtest_page(
     count = int(windows["window"].max()) + 1
     cuts = windows["n_train"].to_numpy().reshape(len(items), count)[: len(shown)]
     horizon = int(len(shown[0].values) - cuts[0, -1])
-    forecasts = _forecasts(pipeline, shown, covariates, cuts, horizon)
-    report = pipeline.routing([item.values for item in shown])
+    forecasts = _forecasts(variant, shown, covariates, cuts, horizon)
+    report = variant.pipeline.routing([item.values for item in shown])
     names = [str(item.name) for item in shown]
     parts = [
         f"<h1>Backtest of {html.escape(name)}</h1>",
-        _facts(pipeline, len(items), len(windows), horizon, items, shown),
+        _facts(variant.pipeline, len(items), len(windows), horizon, items, shown),
         "<h2>Scores</h2>",
         "<p>Pooled over all windows of all series; lower is better, except coverage, which should "
         "be as nominal. Relative scores are divided by those of seasonal naive.</p>",
@@ -114,6 +116,12 @@ def backtest_page(
         "<p>Left: how many values fall into central intervals, against how many should. Right: the "
         "levels at which values fall in their forecasts; flat is calibrated.</p>",
         _html(_calibration(shown, cuts, forecasts)),
+        "<h2>Cycles</h2>",
+        "<p>What repeats in each series before its last window: periods in steps, from 0 to 1 how "
+        "much of the series repeats with them, and how much the forecast without cycles (plain) "
+        "and those with cycles count, by what they would have been worth at the end of the "
+        "context.</p>",
+        _cycles(shown, forecasts),
         "<h2>Routing of experts</h2>",
         f"<p>Shares of the {report.num_experts} experts in the choices of each series' patches, by "
         "layer.</p>",
@@ -141,7 +149,7 @@ def _facts(
 
 
 def _forecasts(
-    pipeline: MoiraiMoEPipeline,
+    variant: Variant,
     items: Sequence[Item],
     covariates: Sequence[Item] | None,
     cuts: NDArray[np.int64],
@@ -149,13 +157,13 @@ def _forecasts(
 ) -> list[list[Forecast]]:
     """Forecast every window again, as `backtest` did: one list per series."""
     pairs = [(index, cut) for index, row in enumerate(cuts) for cut in row]
-    forecast = pipeline.predict(
+    forecast = variant.pipeline.predict(
         [items[index].values[:cut] for index, cut in pairs],
         horizon,
         future_covariates=None
         if covariates is None
         else [covariates[index].values[: cut + horizon] for index, cut in pairs],
-        random_state=0,
+        **{"random_state": 0, **variant.options},
     )
     each = [forecast[number] for number in range(len(pairs))]
     return [each[start : start + cuts.shape[1]] for start in range(0, len(each), cuts.shape[1])]
@@ -271,6 +279,23 @@ def _calibration(
     return figure.update_layout(showlegend=False)
 
 
+def _cycles(items: Sequence[Item], forecasts: Sequence[Sequence[Forecast]]) -> str:
+    """Table of the last window of each series: `Forecast.seasons`, with names."""
+    import pandas as pd
+
+    parts = []
+    for item, windows in zip(items, forecasts, strict=True):
+        seasons = windows[-1].seasons
+        names = [_short(str(item.variates[variate])) for variate in seasons["variate"]]
+        parts.append(seasons.assign(series=_short(str(item.name)), variate=names))
+    table = pd.concat(parts)
+    if all(len(item.variates) == 1 for item in items):
+        table = table.drop(columns="variate")
+    table["period"] = table["period"].astype("string").fillna("none")
+    markup: str = table.to_html(index=False, border=0, float_format="{:.2f}".format)
+    return markup
+
+
 def _loads(report: Any, names: Sequence[str]) -> Any:
     from plotly import graph_objects as go
     from plotly.subplots import make_subplots
@@ -317,9 +342,12 @@ def _html(figure: Any) -> str:
 
 def _text(name: str) -> str:
     """A name that plotly draws as it stands, no markup, short enough to leave room for more."""
+    return html.escape(_short(name), quote=False)
+
+
+def _short(name: str) -> str:
     half = MOST_LETTERS // 2
-    short = name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}"
-    return html.escape(short, quote=False)
+    return name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def _times(item: Item) -> NDArray[Any]:

@@ -60,6 +60,7 @@ def test_it_is_a_foundation_model_with_the_arguments_in_the_usual_order() -> Non
         "hub_model_revision",
         "local_dir",
         "enable_finetuning",
+        "season_length",
         "kwargs",
     ]
 

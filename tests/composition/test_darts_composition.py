@@ -33,7 +33,7 @@ from darts.models import (
 )
 from statsmodels.datasets import macrodata
 
-from darts_models import QUIET, quantiles
+from darts_models import PARAMETERS, QUIET, cyclic, quantiles
 from moirai_moe_forecaster import MoiraiMoEModel
 
 HORIZON = 12
@@ -180,6 +180,69 @@ def test_conformal_intervals_widen_or_narrow_the_models(wrapper: Any) -> None:
         SERIES, retrain=False, last_points_only=False, num_samples=20, **WINDOWS
     )
     assert windows[0].n_samples == 20
+
+
+# --- cycles -------------------------------------------------------------------------------------
+
+
+def hourly() -> TimeSeries:
+    """A table of 24 random steps under some noise: what can only be copied."""
+    return cyclic(800, 24, seed=7)
+
+
+def carrying_on(**changes: Any) -> MoiraiMoEModel:
+    options = {"input_chunk_length": 480, "likelihood": quantiles()}
+    return model(**options | changes)
+
+
+LAST_DAYS = {"start": -240, "start_format": "position", "forecast_horizon": HORIZON, "stride": 12}
+
+
+def test_backtests_and_residuals_are_those_of_copied_cycles() -> None:
+    series = hourly()
+    options = {"retrain": False, **LAST_DAYS}
+    fitted, plain = (
+        carrying_on(season_length=season_length).fit(series[:-240])
+        for season_length in ("auto", None)
+    )
+    exact = {"metric": mql, "metric_kwargs": {"q": 0.5}, "predict_likelihood_parameters": True}
+    naive = NaiveSeasonal(24).backtest(series, metric=mae, **LAST_DAYS)
+    score = fitted.backtest(series, **exact, **options)
+    assert score < 0.85 * naive
+    assert plain.backtest(series, **exact, **options) > 2 * naive
+    medians = carrying_on(likelihood=None).fit(series[:-240])
+    residuals = medians.residuals(series, last_points_only=False, values_only=True, **options)
+    assert np.abs(residuals).mean() == pytest.approx(score, rel=1e-3)
+
+
+def test_ensembles_average_what_their_members_carry_on() -> None:
+    series = hourly()
+    train = series[:-HORIZON]
+    members = [carrying_on(likelihood=None), carrying_on(likelihood=None, season_length=24)]
+    apart = [member.untrained_model().fit(train).predict(HORIZON).values() for member in members]
+    together = NaiveEnsembleModel(members).fit(train).predict(HORIZON).values()
+    np.testing.assert_allclose(together, np.mean(apart, 0), atol=1e-5)
+    stacked = RegressionEnsembleModel(
+        [carrying_on(likelihood=None, season_length=length) for length in ("auto", None)],
+        regression_train_n_points=48,
+        train_using_historical_forecasts=True,
+    )
+    assert mae(series, stacked.fit(train).predict(HORIZON)) < 0.15
+    trust = np.ravel(stacked.ensemble_model.model.coef_)
+    assert trust[0] > trust[1]
+
+
+@pytest.mark.parametrize("wrapper", [ConformalNaiveModel, ConformalQRModel])
+def test_conformal_intervals_around_a_copied_cycle_are_narrow(wrapper: Any) -> None:
+    series = hourly()
+    fitted = carrying_on().fit(series[:-60])
+    conformal = wrapper(fitted, quantiles=[0.1, 0.5, 0.9], cal_length=20)
+    forecast = conformal.predict(HORIZON, series=series[:-HORIZON], **PARAMETERS)
+    low, median, high = forecast.values().T
+    # the noise is 0.1, the table 1: 80 % of the noise lie within 0.26
+    assert (np.diff(forecast.values(), axis=1) >= 0).all()
+    assert 0.1 < (high - low).mean() < 0.6
+    assert np.abs(median - series[-HORIZON:].values()[:, 0]).mean() < 0.2
 
 
 # --- transformers, hierarchies, covariates ------------------------------------------------------

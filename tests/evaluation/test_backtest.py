@@ -15,7 +15,13 @@ from sktime.forecasting.trend import PolynomialTrendForecaster
 import moirai_moe_forecaster
 from moirai_moe_forecaster import backtest
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import LEVELS, mase, seasonal_naive, weighted_quantile_loss
+from moirai_moe_forecaster.evaluation import (
+    LEVELS,
+    Variant,
+    mase,
+    seasonal_naive,
+    weighted_quantile_loss,
+)
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
@@ -53,6 +59,19 @@ def test_windows_end_with_the_series_one_step_apart_each(airline: pd.Series) -> 
     assert list(table["n_train"]) == [130, 134, 138]
     assert list(table["cutoff"]) == [airline.index[n - 1] for n in table["n_train"]]
     assert list(backtest(naive_quantiles, airline, horizon=6, windows=2)["n_train"]) == [132, 138]
+
+
+def test_a_variant_forecasts_with_its_options(
+    pipeline: MoiraiMoEPipeline, airline: pd.Series
+) -> None:
+    options = {"context_length": 24, "season_length": 12, "random_state": 3}
+    table = backtest(Variant(pipeline, options), airline, horizon=24, metrics="MAE")
+    forecast = pipeline.predict(airline[:-24], 24, **options)
+    error = np.abs(forecast.median - airline[-24:].to_numpy()).mean()
+    assert table["MAE"].item() == pytest.approx(error)
+    assert backtest(pipeline, airline, horizon=24, metrics="MAE")["MAE"].item() != error
+    same = backtest(Variant(pipeline, {}), airline, horizon=24)
+    pd.testing.assert_frame_equal(same, backtest(pipeline, airline, horizon=24))
 
 
 def test_the_scores_are_those_of_every_window_by_itself(

@@ -51,6 +51,36 @@ def times_ahead(df: pd.DataFrame, horizon: int = 5, **options: Any) -> list[str]
 # --- numbers ----------------------------------------------------------------------------------
 
 
+def test_cycles_are_learnt_from_more_than_the_network_reads() -> None:
+    """As `predict` does: two repetitions of this one are longer than any context."""
+    pipeline = MoiraiMoEPipeline(tiny_network(find_seasons=True))
+    rng = np.random.default_rng(0)
+    length = pipeline.max_context_length
+    values = np.tile(rng.normal(size=length), 3) + 0.1 * rng.normal(size=3 * length)
+    df = pd.DataFrame({"shop": "b", "when": np.arange(len(values)), "sold": values})
+    direct = pipeline.predict([values], 5, random_state=0, season_length=length)
+    assert list(direct.seasons["period"]) == [length]
+    result = predict(pipeline, df, season_length=length)
+    np.testing.assert_allclose(result["0.9"], direct.quantile(0.9)[0])
+    cut = predict(pipeline, df, season_length=length, context_length=length)
+    np.testing.assert_allclose(cut["0.9"], predict(pipeline, df, season_length=None)["0.9"])
+
+
+def test_periods_belong_to_ids_in_the_order_of_the_table() -> None:
+    """What docs/cycles.md shows: positions of `Forecast.seasons` are those of a panel's ids."""
+    pipeline = MoiraiMoEPipeline(tiny_network(find_seasons=True))
+    rng = np.random.default_rng(0)
+    cycle = pd.DataFrame({"shop": "a", "when": days(140), "sold": np.tile(rng.normal(size=7), 20)})
+    df = pd.concat([long("b", days(140)), cycle], ignore_index=True)
+    panel = read_panel(df, **NAMES)
+    ids = panel.index.unique("shop")
+    forecast = pipeline.predict(panel, 5, random_state=0)
+    seasons = forecast.seasons.assign(shop=lambda table: ids.take(table["series"]))
+    assert list(seasons.dropna(subset="period")["shop"]) == ["a"]
+    assert list(predict(pipeline, df)["shop"].unique()) == list(ids) == ["b", "a"]
+    np.testing.assert_allclose(predict(pipeline, df)["0.9"], forecast.quantile(0.9).ravel())
+
+
 def test_the_numbers_are_those_of_predict(pipeline: MoiraiMoEPipeline) -> None:
     df = pd.concat([long("b", days(40)), long("a", days(25, "2023-06-01"), seed=1)])
     result = predict(pipeline, df)

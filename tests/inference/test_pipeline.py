@@ -348,6 +348,13 @@ def test_a_stream_gives_what_a_batch_gives(pipeline: MoiraiMoEPipeline) -> None:
         assert index == 4
 
 
+def test_a_stream_says_what_repeats_in_each_series(pipeline: MoiraiMoEPipeline) -> None:
+    series = [random_walk(60, seed=0), np.tile(random_walk(7, seed=1), 20), random_walk(10)]
+    stream = pipeline.predict_stream(series, 4, batch_size=2, season_length=7)
+    periods = [[*forecast.seasons["period"].fillna(0)] for forecast in stream]
+    assert periods == [[7], [7], [0]]
+
+
 def test_a_stream_keeps_the_layout_of_each_series(pipeline: MoiraiMoEPipeline) -> None:
     series = [random_walk(30), random_walk(30, 1), random_walk(30, 2), pd.Series(random_walk(9))]
     shapes = [forecast.mean.shape for forecast in pipeline.predict_stream(series, 3)]

@@ -20,9 +20,10 @@ from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE, apply_adapters, l
 from moirai_moe_forecaster.checkpoint import CheckpointInfo
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.training import tuning_run
+from moirai_moe_forecaster.training import tuning_progress, tuning_run
 from moirai_moe_forecaster.training.judging import Evaluation
 from moirai_moe_forecaster.training.lora import LoraConfig
+from moirai_moe_forecaster.training.tuning_progress import Progress
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
 HORIZON = 8
@@ -170,6 +171,30 @@ def test_adapters_of_another_checkpoint_are_refused(
         weak().save_adapters(tmp_path)
 
 
+def test_adapters_are_not_hidden_behind_a_checkpoint(
+    tuned: MoiraiMoEPipeline, tmp_path: Path
+) -> None:
+    weak().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="holds a whole checkpoint"):
+        tuned.save_adapters(tmp_path)
+    assert not (tmp_path / ADAPTERS_FILE).exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_adapters_of_rounded_weights_belong_to_these(dtype: str, tmp_path: Path) -> None:
+    weak().save_pretrained(tmp_path / "base")
+    base = MoiraiMoEPipeline.from_pretrained(tmp_path / "base", dtype=dtype)
+    tuned = base.fine_tune(waves(), max_steps=8, learning_rate=5e-3, **QUICK)
+    tuned.save_adapters(tmp_path / "adapters")
+    for loaded in (
+        MoiraiMoEPipeline.from_pretrained(tmp_path / "adapters", dtype=dtype),
+        base.with_adapters(tmp_path / "adapters"),
+    ):
+        assert loaded.network.state_dict().keys() == tuned.network.state_dict().keys()
+        for name, tensor in tuned.network.state_dict().items():
+            assert torch.equal(loaded.network.state_dict()[name], tensor), name
+
+
 def test_adapters_of_the_bundled_checkpoint_are_under_a_twentieth_of_it(tmp_path: Path) -> None:
     bundled = MoiraiMoEPipeline.from_pretrained()
     tuned = bundled.fine_tune(waves(2, 60), max_steps=1, learning_rate=1e-3, **QUICK)
@@ -262,6 +287,23 @@ def test_the_best_steps_are_taken_anew_on_all_data() -> None:
     assert any(not torch.allclose(tensor, other[name]) for name, tensor in everything.items())
 
 
+def test_the_refitted_weights_are_as_near_to_zero_shot_as_the_best_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = {**QUICK, "max_steps": 8, "learning_rate": 5e-3, "mode": "full"}
+    found = {}
+    for near in (False, True):
+        monkeypatch.setattr(Progress, "no_worse", lambda *_, near=near: near)
+        tuned = weak().fine_tune(waves(), **options)
+        assert tuned.tuning is not None
+        assert tuned.tuning.refitted
+        assert tuned.tuning.share == (0.25 if near else 1.0)
+        found[near] = tuned.network.state_dict()
+    for name, start in weak().network.state_dict().items():
+        expected = torch.lerp(start, found[False][name], 0.25)
+        torch.testing.assert_close(found[True][name], expected, msg=name)
+
+
 def test_an_interrupt_of_the_last_steps_keeps_the_weights_before(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +338,11 @@ def test_freezing(caplog: pytest.LogCaptureFixture) -> None:
     assert f"trains {tuned.tuning.trained_parameters:,} of" in caplog.text
 
 
-def test_an_interrupt_keeps_the_best_so_far() -> None:
+def test_an_interrupt_keeps_the_best_so_far(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Progress, "no_worse", lambda *_: True)
+
     def interrupt(evaluation: Evaluation) -> None:
         if evaluation.step == 6:
             signal.raise_signal(signal.SIGINT)
@@ -307,6 +353,9 @@ def test_an_interrupt_keeps_the_best_so_far() -> None:
     assert tuned.tuning.reason == "interrupted"
     assert tuned.tuning.best_step == 6
     assert tuned.tuning.steps == 6
+    # whoever interrupts does not wait for anything that comes after the training
+    assert tuned.tuning.share == 1.0
+    assert "held-out windows stay" not in caplog.text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -321,6 +370,32 @@ def test_a_callback_can_stop() -> None:
     assert seen == [0, 1, 2]
     assert tuned.tuning is not None
     assert "callback" in tuned.tuning.reason
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_callback_stops_the_trial_of_rates_too(calls: int) -> None:
+    seen: list[int] = []
+
+    def stop(evaluation: Evaluation) -> bool:
+        seen.append(evaluation.step)
+        return len(seen) == calls
+
+    tuned = weak().fine_tune(waves(), callbacks=[stop], max_steps=16, **QUICK)
+    assert tuned.tuning is not None
+    assert "callback" in tuned.tuning.reason
+    assert len(seen) == calls
+    assert tuned.tuning.steps <= 2
+
+
+def test_diverged_weights_are_not_returned_without_validation_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    options = {**QUICK, "max_steps": 16, "learning_rate": 1e30, "validation": None}
+    tuned = weak().fine_tune(waves(), **options)
+    assert tuned.tuning is not None
+    assert not tuned.tuning.improved
+    assert "the zero-shot weights are returned" in caplog.text
+    np.testing.assert_array_equal(quantiles(tuned), quantiles(weak()))
 
 
 def test_divergence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,6 +445,111 @@ def test_a_stopped_run_goes_on_as_an_unbroken_one(tmp_path: Path, known: bool) -
     assert {"loss", "wql", "coverage", "learning_rate", "gradient_norm"} <= lines[-1].keys()
 
 
+class Killed(BaseException):
+    """What ends a process without a word."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
+    """Let a function end the run at one of its calls."""
+    original, count = getattr(owner, name), 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise Killed
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+# three files are renamed into place at every evaluation
+@pytest.mark.parametrize("call", [2, 3, 4, 5, 6])
+def test_a_kill_between_two_files_leaves_a_run_to_go_on_with(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**QUICK, "max_steps": 8, "learning_rate": 5e-3, "random_state": None}
+    with monkeypatch.context() as patch:
+        killed_at(patch, tuning_progress.os, "replace", call)
+        with pytest.raises(Killed):
+            weak().fine_tune(waves(), output=tmp_path, **options)
+    if call == 2:
+        with pytest.raises(CheckpointError, match="holds no"):
+            weak().fine_tune(waves(), output=tmp_path, resume=True, **options)
+        weak().fine_tune(waves(), output=tmp_path, **options)
+        return
+    seed = tuning_progress.saved_seed(tmp_path)
+    with pytest.raises(CheckpointError, match="another data"):
+        weak().fine_tune(waves(5), output=tmp_path, resume=True, **options)
+    resumed = weak().fine_tune(waves(), output=tmp_path, resume=True, **options)
+    unbroken = weak().fine_tune(waves(), **{**options, "random_state": seed})
+    assert resumed.tuning is not None
+    assert unbroken.tuning is not None
+    assert resumed.tuning.history == unbroken.tuning.history
+    assert resumed.tuning.losses == unbroken.tuning.losses
+    for name, tensor in unbroken.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], tensor), name
+    assert len(list(tmp_path.glob("best-*.safetensors"))) == 1
+
+
+def test_the_rate_that_was_chosen_is_kept_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**QUICK, "max_steps": 16}
+    unbroken = weak().fine_tune(waves(), **options)
+    with monkeypatch.context() as patch:
+        # each of the two rates was tried for two steps
+        killed_at(patch, tuning_run, "train_step", 5)
+        with pytest.raises(Killed):
+            weak().fine_tune(waves(), output=tmp_path, **options)
+    resumed = weak().fine_tune(waves(), output=tmp_path, resume=True, **options)
+    assert resumed.tuning is not None
+    assert unbroken.tuning is not None
+    assert resumed.tuning.history == unbroken.tuning.history
+    for name, tensor in unbroken.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], tensor), name
+
+
+def test_a_run_that_lost_patience_ends_there_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # learns in the first step and forgets in the next ones
+    options = {**QUICK, "max_steps": 40, "learning_rate": 0.5}
+    unbroken = weak().fine_tune(waves(), **options).tuning
+    assert unbroken is not None
+    assert unbroken.reason.startswith("no improvement")
+    assert unbroken.improved
+    with monkeypatch.context() as patch:
+        # after the last evaluation, while weights nearer to zero-shot are tried
+        killed_at(patch, tuning_run, "evaluate", len(unbroken.history) + 1)
+        with pytest.raises(Killed):
+            weak().fine_tune(waves(), output=tmp_path, **options)
+    resumed = weak().fine_tune(waves(), output=tmp_path, resume=True, **options).tuning
+    assert resumed is not None
+    assert (resumed.steps, resumed.history) == (unbroken.steps, unbroken.history)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_trains_wherever_it_is_called(mode: Any, tuned: MoiraiMoEPipeline) -> None:
+    with mode():
+        again = weak().fine_tune(waves(), max_steps=24, learning_rate=5e-3, **QUICK)
+    np.testing.assert_array_equal(quantiles(again), quantiles(tuned))
+
+
+def test_a_gap_as_long_as_the_context() -> None:
+    y = waves()
+    y[0][60:110] = np.nan
+    tuned = weak().fine_tune(y, context_length=32, max_steps=1, learning_rate=1e-3, **QUICK)
+    assert tuned.tuning is not None
+    # two of the three windows of that series follow 32 missing values
+    assert tuned.tuning.windows == 16
+
+
+def test_any_integer_is_a_seed() -> None:
+    for seed in (-1, 2**64, 2**70):
+        weak().fine_tune(waves(2), max_steps=1, **{**QUICK, "random_state": seed})
+
+
 def test_bfloat16_products_and_weights() -> None:
     pipeline = MoiraiMoEPipeline(tiny_network())
     half = MoiraiMoEPipeline(pickle.loads(pickle.dumps(tiny_network())).to(torch.bfloat16))
@@ -398,6 +578,16 @@ def test_bfloat16_products_and_weights() -> None:
         ({"minutes": -1}, "minutes"),
         ({"minutes": float("nan")}, "minutes"),
         ({"callbacks": [3]}, "callbacks"),
+        ({"callbacks": print}, "callbacks must be a list"),
+        ({"callbacks": None}, "callbacks"),
+        ({"freeze": None}, "freeze"),
+        ({"freeze": [1]}, "freeze"),
+        ({"mode": ["lora"]}, "mode must be one of"),
+        ({"lora": {"targets": None}}, "targets must be names"),
+        ({"validation": {}}, "validation must be"),
+        ({"validation": 1}, "a fraction"),
+        ({"validation": np.float32(2)}, "a fraction"),
+        ({"max_steps": "many"}, "max_steps"),
         ({"future_covariates": [np.ones((3, 1))] * 2}, "future_covariates"),
     ],
 )

@@ -43,3 +43,10 @@ def test_both_losses_count_and_a_perfect_or_undefined_one_is_left_out() -> None:
     zero, other = Evaluation(0, 0.2, 1.0, {}), Evaluation(1, 0.1, 2.0, {})
     assert other.relative_to(zero) == 1
     assert Evaluation(1, 0.1, float("nan"), {}).relative_to(zero) == 0.5
+
+
+def test_windows_after_constant_contexts_are_judged_by_their_wql() -> None:
+    size, unknown = np.ones(40), np.full(40, np.nan)
+    better, worse = (Losses(np.full(40, loss), size, unknown) for loss in (0.8, 1.0))
+    assert better.better_than(worse) == 1.0
+    assert worse.better_than(better) == 0.0

@@ -188,6 +188,34 @@ def test_official_checkpoints_get_filled_values() -> None:
     assert tokens.values[inside].abs().max() < 10
 
 
+def test_filled_values_are_shown_and_not_learned() -> None:
+    gap = series(80)
+    gap.target[0, ::2] = np.nan
+    official = {"d_model": 64, "num_heads": 1, **OFFICIAL_CONVENTIONS}
+    options = {"series_balance": 0.0}
+    batch = shown(windows(gap, conventions=official, **options), 0, **official)
+    ours = shown(windows(gap, **options), 0)
+    assert batch.tokens.observed.sum() > 1.5 * ours.tokens.observed.sum()
+    assert torch.equal(batch.weights > 0, ours.weights > 0)
+
+
+def test_nothing_is_learned_from_a_context_that_is_filled_from_what_follows() -> None:
+    sparse = series(300)
+    sparse.target[0, np.setdiff1d(np.arange(300), [31, 131, 231])] = np.nan
+    official = {"d_model": 64, "num_heads": 1, **OFFICIAL_CONVENTIONS}
+    made = windows(sparse, context_length=32, conventions=official)
+    tokens, weights = shown(made, 0, **official)
+    assert tokens.observed.any()
+    assert not weights.any()
+
+
+def test_around_a_long_gap_there_is_something_to_score() -> None:
+    gap = series(2000)
+    gap.target[0, 60:1960] = np.nan
+    made = windows(gap, batch_size=16)
+    assert all(shown(made, step).weights.any() for step in range(20))
+
+
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="three observed points"):
         windows(series(2))
@@ -195,7 +223,7 @@ def test_nothing_to_learn_from_is_refused() -> None:
 
 def test_a_split_by_time_never_trains_on_what_it_validates_on() -> None:
     items = [series(length) for length in (3, 20, 100, 400)]
-    training, held_out = split_by_time(items, 10, None)
+    training, held_out = split_by_time(items, 10, None, 512)
     assert [item.target.shape[1] for item in training] == [3, 10, 80, 320]
     assert len(held_out) == 1 + 2 + 8
     for window in held_out:
@@ -206,14 +234,23 @@ def test_a_split_by_time_never_trains_on_what_it_validates_on() -> None:
 
 def test_many_series_are_held_out_from_at_three_times_where_a_fifth_has_room() -> None:
     items = [series(length) for length in [60] * 30 + [200] * 70]
-    training, held_out = split_by_time(items, 10, None)
+    training, held_out = split_by_time(items, 10, None, 512)
     assert [item.target.shape[1] for item in training] == [50] * 30 + [170] * 70
     assert len(held_out) == 30 + 3 * 70
+
+
+def test_windows_after_a_long_gap_are_not_validated_on() -> None:
+    gap = series(100)
+    gap.target[0, 40:90] = np.nan
+    _, held_out = split_by_time([series(100), gap], 10, 0.1, 48)
+    assert len(held_out) == 1
+    _, held_out = split_by_time([gap], 10, 0.1, 512)
+    assert len(held_out) == 1
 
 
 def test_labels_without_a_value_are_not_validated_on() -> None:
     item = series(40)
     item.target[0, -5:] = np.nan
-    training, held_out = split_by_time([item], 5, None)
+    training, held_out = split_by_time([item], 5, None, 512)
     assert len(held_out) == 0
     assert training[0].target.shape[1] == 35

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from moirai_moe_forecaster.errors import MissingExtraError
 
 try:
-    from darts.logging import raise_log
+    from darts.logging import get_logger, raise_log
     from darts.models.forecasting.foundation_model import FoundationModel
     from darts.utils.data import TorchTrainingSample
     from darts.utils.likelihood_models.torch import QuantileRegression
@@ -30,10 +31,14 @@ from moirai_moe_forecaster.adapters.darts_tuning import (
     lora_settings,
     set_defaults,
 )
-from moirai_moe_forecaster.inference.arguments import check_count
+from moirai_moe_forecaster.inference.arguments import check_count, read_season_length
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
+from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
+
+logger = get_logger(__name__)
 
 _weights_are_beside: ContextVar[bool] = ContextVar("weights_are_beside", default=False)
 
@@ -82,7 +87,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     ----------
     input_chunk_length
         Length of the context in time steps, or a tuple ``(min_length, max_length)``: series and
-        windows of any length between the two are then forecast from all they have.
+        windows of any length between the two are then forecast from all they have. The network
+        reads as much as it was made for, and cycles are learnt from all, up to 16,384 steps.
     output_chunk_length
         Steps for which ``future_covariates`` must be given, which
         ``predict_likelihood_parameters=True`` can predict, and which fine-tuning learns from. It
@@ -105,6 +111,11 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         by names of parameters (they start with ``network.``), and ``{"lora": settings}`` to train
         low-rank adapters alone; the settings are those of ``LoraConfig``, such as ``{"rank": 8}``.
         Default: ``None``, no training.
+    season_length
+        Steps of the cycles that forecasts may carry on, such as ``24`` or ``[24, 168]``, as far as
+        that has proved itself at the end of the context; it must hold two of each. ``"auto"`` finds
+        them from the values of each component, if the checkpoint's configuration says so; official
+        ones do not. None, like 1, forecasts without. Default: ``"auto"``.
     **kwargs
         Of Darts' ``TorchForecastingModel`` and of its Lightning module and trainer: ``batch_size``,
         ``n_epochs``, ``optimizer_cls``, ``optimizer_kwargs``, ``lr_scheduler_cls``,
@@ -119,7 +130,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     ------
     ValueError
         If the likelihood is not ``QuantileRegression``, the context longer than the checkpoint was
-        made for, the output chunk or its shift no integer in range, or an argument unknown.
+        made for and no cycles to be learnt from it, the output chunk or its shift no integer in
+        range, a season no length, or an argument unknown.
     CheckpointError
         If the checkpoint is missing or damaged.
     ConfigError
@@ -169,6 +181,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         hub_model_revision: str | None = None,
         local_dir: str | os.PathLike[str] | None = None,
         enable_finetuning: bool | dict[str, Any] | None = None,
+        season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
         **kwargs: Any,
     ) -> None:
         if likelihood is not None and not isinstance(likelihood, QuantileRegression):
@@ -187,19 +200,38 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
                 raise_log(ValueError(f"`local_dir` {local_dir} is not a directory."))
             # safe loading knows no path objects, and other processes may be elsewhere
             self.model_params["local_dir"] = os.path.abspath(local_dir)
+        if not (isinstance(season_length, str) and season_length == "auto"):
+            # nor does it know numbers of numpy
+            self.model_params["season_length"] = read_season_length(season_length)
         if enable_finetuning:
             set_defaults(self.model_params, enable_finetuning)
         self._kept = None
         super().__init__(**kwargs)
-        longest = self._checkpoint.max_context_length
-        if self.input_chunk_length > longest:
+        self._check_context_length()
+        check_matches(self.enable_finetuning, self._checkpoint.network)
+
+    def _check_context_length(self) -> None:
+        length, longest = self.input_chunk_length, self._checkpoint.max_context_length
+        seasons = self._checkpoint.used_season_length(self._season_length)
+        if seasons is None and length > longest:
             raise_log(
                 ValueError(
-                    f"`input_chunk_length` {self.input_chunk_length} cannot be greater than "
-                    f"model's context_length {longest}."
+                    f"`input_chunk_length` {length} cannot be greater than model's context_length "
+                    f"{longest} unless `season_length` says which cycles to learn from it."
                 )
             )
-        check_matches(self.enable_finetuning, self._checkpoint.network)
+        if length > LONGEST_HISTORY:
+            raise_log(
+                ValueError(
+                    f"`input_chunk_length` {length} cannot be greater than {LONGEST_HISTORY}, the "
+                    "most that cycles are learnt from."
+                )
+            )
+        if isinstance(seasons, tuple) and 2 * seasons[-1] > length:
+            logger.warning(
+                f"`season_length` {seasons[-1]} has no effect: an `input_chunk_length` of {length} "
+                f"does not hold two such cycles. Make it at least {2 * seasons[-1]}."
+            )
 
     @property
     def supports_static_covariates(self) -> bool:
@@ -285,7 +317,9 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         # parameters that are made in inference mode could never be trained
         with torch.inference_mode(False):
             kept = self._kept or _Weights.pretrained(self._checkpoint.network)
-            module = MoiraiMoEModule(kept.config, self._lora, **self.pl_module_params)
+            module = MoiraiMoEModule(
+                kept.config, self._lora, self._season_length, **self.pl_module_params
+            )
             module.to(kept.dtype)
             module.load_state_dict(kept.state)
             module.pretrained = self._kept is None
@@ -294,6 +328,11 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     @property
     def _lora(self) -> dict[str, Any] | None:
         return lora_settings(self.enable_finetuning)
+
+    @property
+    def _season_length(self) -> SeasonLength:
+        # models that were pickled before there were views do not say
+        return self.model_params.get("season_length", "auto")
 
     @staticmethod
     def _verify_enable_finetuning(enable_finetuning: Any) -> None:
@@ -357,6 +396,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             "hub_model_name",
             "hub_model_revision",
             "local_dir",
+            "season_length",
             "use_reversible_instance_norm",
         ]
 

@@ -61,12 +61,13 @@ def forecast_arrays(
 ) -> Array:
     """Forecast contexts and read an array (series, `count`, horizon, variate) off the forecast.
 
-    A component without a single observed value has no forecast, and gets NaN; the others of its
-    series are forecast without it.
+    A component without a single observed value in what the network reads has no forecast, and gets
+    NaN; the others of its series are forecast without it.
     """
     components = len(contexts[0].target)
     result = np.full((len(contexts), count, horizon, components), np.nan)
-    seen = [~np.isnan(series.target).all(1) for series in contexts]
+    longest = pipeline.max_context_length
+    seen = [~np.isnan(series.last(longest).target).all(1) for series in contexts]
     rows = [row for row, present in enumerate(seen) if present.any()]
     if not rows:
         return result

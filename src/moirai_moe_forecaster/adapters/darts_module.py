@@ -28,6 +28,7 @@ from moirai_moe_forecaster.checkpoint import hollow_network
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.training.continuation import continuation_losses, left_to_network
 from moirai_moe_forecaster.training.lora import LoraConfig, add_lora, merge_lora, remove_lora
@@ -48,18 +49,25 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         `ModelConfig.to_dict` of the network.
     lora : mapping, optional
         Settings of `LoraConfig`: the network has adapters, and only they train.
+    season_length : "auto", None or tuple of int, default="auto"
+        Cycles that forecasts may carry on; checkpoints from before there were views do not say.
     **kwargs
         Of Darts' `PLForecastingModule`.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], lora: Mapping[str, Any] | None = None, **kwargs: Any
+        self,
+        config: Mapping[str, Any],
+        lora: Mapping[str, Any] | None = None,
+        season_length: SeasonLength = "auto",
+        **kwargs: Any,
     ) -> None:
         kwargs.pop("enable_finetuning", None)
         super().__init__(**kwargs)
         self.network = hollow_network(ModelConfig.from_dict(config)).to_empty(device="cpu")
         self.lora = None if lora is None else LoraConfig.from_dict(lora)
         self._adapt(self.lora)
+        self.season_length = season_length
         # whether the weights are still those of the checkpoint that they were read from
         self.pretrained = False
         self._samples_seed: int | None = None
@@ -152,7 +160,10 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
     def _likelihood_loss(self, batch: TorchTrainingBatch) -> Tensor:
         """Mean negative log-likelihood of the observed values, weighted as the user asks."""
         shift, steps = self.output_chunk_shift, batch.future_target.shape[1]
-        contexts = read_batch(batch, shift, steps)
+        config = self.network.config
+        longest = config.max_seq_len * config.patch_size
+        # what comes before it serves forecasts alone, which learn cycles from it
+        contexts = [series.last(longest) for series in read_batch(batch, shift, steps)]
         future = read_numbers("series", batch.future_target).swapaxes(1, 2)
         future = np.pad(future, ((0, 0), (0, 0), (shift, 0)), constant_values=np.nan)
         if len(contexts[0].future):
@@ -185,6 +196,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
     def _read(
         self, contexts: Sequence[Series], horizon: int, read: Any, *args: Any, **options: Any
     ) -> Array:
+        options["season_length"] = self.season_length
         with self._forecasting() as pipeline:
             return forecast_arrays(pipeline, contexts, horizon, read, *args, **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     revision : str, optional (default=None)
         Branch, tag or commit on the Hub.
     context_length : int, optional (default=None)
-        How many of the last points to use; by default as many as the network can.
+        How many of the last points to use. By default the network reads as many as it can, and
+        cycles are learnt from up to 16,384.
     num_paths : int, optional (default=None)
         Paths that carry the uncertainty from patch to patch; by default as in
         ``MoiraiMoEPipeline.predict``.
@@ -79,6 +80,11 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     random_state : int or RandomState, optional (default=None)
         Seed of the paths and of training. It is drawn once in ``fit``: repeated forecasts of a
         fitted forecaster are equal, also with None.
+    sp : "auto", int, list of int or None, optional (default="auto")
+        Steps of the cycles that forecasts may carry on, such as 24 or ``[24, 168]``, as far as that
+        has proved itself at the end of the context. "auto" finds them from the values of each
+        series, if the checkpoint's configuration says so; official ones do not. None, like 1, is
+        without.
 
     Attributes
     ----------
@@ -101,7 +107,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     Steps of ``fh`` at or before the end of the series are forecast one step ahead, from the values
     before each alone, back to the first point of the context; the first observed value, which has
-    none before it, takes the forecast of the point after it.
+    none before it, takes the forecast of the point after it. Cycles too are learnt from earlier
+    points alone.
 
     All methods read the same distribution per point. ``predict_proba(fh).sample(n)`` gives joint
     trajectories.
@@ -121,6 +128,12 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     >>> y_pred = forecaster.fit(load_airline()).predict(fh=range(1, 13))
     >>> forecaster.predict_interval(fh=range(1, 13), coverage=0.8).shape
     (12, 2)
+
+    Cycles are found from the values; where their lengths are known, name them:
+
+    >>> yearly = MoiraiMoEForecaster(config=tiny, sp=12, random_state=0).fit(load_airline())
+    >>> yearly.predict(fh=[-11, 0, 1, 12]).shape
+    (4,)
     """
 
     _tags = {  # noqa: RUF012
@@ -165,6 +178,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         training_args: Mapping[str, Any] | None = None,
         validation_split: float | None = None,
         random_state: RandomState = None,
+        sp: Literal["auto"] | int | Sequence[int] | None = "auto",
     ) -> None:
         self.model_path = model_path
         self.config = config
@@ -181,12 +195,17 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self.training_args = training_args
         self.validation_split = validation_split
         self.random_state = random_state
+        self.sp = sp
         super().__init__()
 
     def __post_init__(self) -> None:
         # sktime's own tests expect these to exist
         self._y = None
         self._X = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # made before there was this parameter, and forecast without cycles ever since
+        self.__dict__.update({"sp": None} | state)
 
     @property
     def pipeline_(self) -> MoiraiMoEPipeline:
@@ -255,8 +274,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
                 self._tuned = self._tune(pipeline, y, X, fh, self._seed)
         else:
             pipeline = self._tuned.pipeline
-        longest = pipeline.max_context_length
-        self._context = Context.of(y, X, min(self.context_length or longest, longest))
+        self._context = Context.of(y, X, pipeline.used_history(self.context_length, self.sp))
         self._set_cutoff_frequency()
         return self
 
@@ -315,6 +333,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
             "random_state": self._seed,
+            "season_length": self.sp,
         }
         freq = getattr(self.cutoff, "freq", None)
         return forecast_points(
@@ -359,4 +378,5 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
                 "random_state": 1,
             },
             {"config": tiny, "fit_strategy": "minimal", "training_args": brief},
+            {"config": tiny | {"find_seasons": True}, "training_args": brief, "sp": [4, 6]},
         ]

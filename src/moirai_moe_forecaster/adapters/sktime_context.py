@@ -39,7 +39,7 @@ class Context(NamedTuple):
     X : DataFrame, or None
         Exogenous values at the same labels.
     length : int
-        Most steps of an instance that forecasts are made from.
+        Most steps of an instance that forecasts are made from, cycles included.
     """
 
     y: pd.DataFrame

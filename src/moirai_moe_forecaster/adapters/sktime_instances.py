@@ -220,15 +220,15 @@ def steps_of(fh: ForecastingHorizon, grid: Any, name: str) -> tuple[NDArray[np.i
     return (positions - (len(grid) - 1)).astype(np.int64), labels
 
 
-def positions_of(instance: Instance) -> NDArray[np.intp]:
-    """Positions in the context of the steps that are in sample."""
-    positions: NDArray[np.intp] = instance.steps[instance.steps < 1] + len(instance.y) - 1
+def positions_of(instance: Instance, length: int) -> NDArray[np.intp]:
+    """Positions of the steps that are in sample, in the last `length` points of the context."""
+    kept = instance.y.index[-length:]
+    positions: NDArray[np.intp] = instance.steps[instance.steps < 1] + len(kept) - 1
     if (positions < 0).any():
         raise InvalidInputError(
             f"fh asks for {instance.labels[0]}, but the context of {called(instance.key)} starts "
-            f"at {instance.y.index[0]}: in-sample forecasts reach back to its first point, and it "
-            f"keeps the last {len(instance.y)} points (context_length, at most what the network "
-            "can read)"
+            f"at {kept[0]}: in-sample forecasts reach back to its first point, and it has the last "
+            f"{len(kept)} points (context_length, at most what the network can read)"
         )
     return positions
 
@@ -245,14 +245,16 @@ def in_order(
     return np.concatenate(parts)
 
 
-def target_values(instance: Instance) -> Array:
+def target_values(instance: Instance, length: int | None = None) -> Array:
+    """Values (time, variate), of which the last `length`, or all, must not all be missing."""
     values = numbers(instance.y, called(instance.key))
-    for variate, column in enumerate(instance.y.columns):
-        if np.isnan(values[:, variate]).all():
-            raise InvalidInputError(
-                f"{called(instance.key)} has only missing values in column {column!r}; "
-                "drop it or give a value"
-            )
+    missing = np.isnan(values[-(length or len(values)) :]).all(0)
+    for column in instance.y.columns[np.flatnonzero(missing)]:
+        where = "" if length is None or len(values) <= length else f" among its last {length}"
+        raise InvalidInputError(
+            f"{called(instance.key)} has only missing values in column {column!r}{where}; "
+            "drop it or give a value"
+        )
     return values
 
 

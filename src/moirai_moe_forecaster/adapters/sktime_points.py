@@ -62,15 +62,18 @@ def forecast_points(
     freq : object
         Frequency of the cutoff, for time stamps that do not tell their own.
     options : dict
-        Of `MoiraiMoEPipeline.predict`; needs `num_samples`, `batch_size` and `random_state`.
+        Of `MoiraiMoEPipeline.predict`; needs `num_samples`, `batch_size`, `random_state` and
+        `season_length`.
     trajectories : bool, default=False
         Whether to give ranks.
     """
     instances = context.instances(fh, freq)
     horizon = max(len(instance.ahead) for instance in instances)
     past, future = context.covariates(instances, horizon, X)
-    y = [target_values(instance) for instance in instances]
-    positions = [positions_of(instance) for instance in instances]
+    # what the network reads; the history before that is for cycles
+    longest = pipeline.max_context_length
+    y = [target_values(instance, longest) for instance in instances]
+    positions = [positions_of(instance, longest) for instance in instances]
     nodes = np.empty((0, len(context.y.columns), len(NODE_LEVELS)))
     if any(map(len, positions)):
         parts = in_sample_nodes(
@@ -78,6 +81,7 @@ def forecast_points(
             read_series(y, horizon, past, future).series,
             positions,
             regress=pipeline.regresses(),
+            season_length=pipeline.used_season_length(options["season_length"]),
             batch_size=options["batch_size"],
             memory_budget=pipeline.memory_budget,
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.forecasters import is_sktime, predict_quantiles
+from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import (
     LEVELS,
     Prediction,
@@ -29,9 +29,6 @@ from moirai_moe_forecaster.evaluation.panel import (
 )
 from moirai_moe_forecaster.evaluation.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
-
-if TYPE_CHECKING:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 Array = NDArray[np.float64]
 
@@ -56,12 +53,13 @@ def backtest(
 
     Parameters
     ----------
-    forecaster : MoiraiMoEPipeline, sktime forecaster or function
-        A sktime forecaster is cloned and fitted for each window; a panel is fitted as a panel, the
-        series of a list one by one. A function is called once for all series of one seasonality,
-        with the contexts of their windows, variate by variate (a list of arrays), the horizon, the
-        seasonality and the levels, and returns quantiles (context, level, horizon); it sees no
-        covariates.
+    forecaster : MoiraiMoEPipeline, Variant, sktime forecaster or function
+        A `moirai_moe_forecaster.evaluation.Variant` is a pipeline with options of `predict`, such
+        as ``Variant(pipeline, {"season_length": None})``. A sktime forecaster is cloned and fitted
+        for each window; a panel is fitted as a panel, the series of a list one by one. A function
+        is called once for all series of one seasonality, with the contexts of their windows,
+        variate by variate (a list of arrays), the horizon, the seasonality and the levels, and
+        returns quantiles (context, level, horizon); it sees no covariates.
     y : array, Series, DataFrame or list of these
         As `MoiraiMoEPipeline.predict` takes it: one series, (time,) or (time, variates), a list of
         series, or a panel with a MultiIndex whose last level is time. NaN is missing.
@@ -211,6 +209,8 @@ def _forecast(
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     if isinstance(forecaster, MoiraiMoEPipeline):
+        forecaster = Variant(forecaster, {})
+    if isinstance(forecaster, Variant):
         return _forecast_pipeline(forecaster, cuts, horizon, metrics, levels)
     wanted = needed_levels(metrics, levels, samples=False)
     if is_sktime(forecaster):
@@ -227,7 +227,7 @@ def _forecast(
 
 
 def _forecast_pipeline(
-    pipeline: MoiraiMoEPipeline,
+    variant: Variant,
     cuts: Sequence[Window],
     horizon: int,
     metrics: Sequence[str],
@@ -238,7 +238,10 @@ def _forecast_pipeline(
     future = [
         window.covariates.values[: window.cut + horizon] for window in cuts if window.covariates
     ]
-    forecast = pipeline.predict(contexts, horizon, future_covariates=future or None, random_state=0)
+    options = {"random_state": 0, **variant.options}
+    forecast = variant.pipeline.predict(
+        contexts, horizon, future_covariates=future or None, **options
+    )
     variates = [context.shape[1] for context in contexts]
 
     def flat(values: Array) -> Array:

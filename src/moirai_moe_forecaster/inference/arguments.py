@@ -19,6 +19,19 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def read_season_length(season_length: Any, name: str = "season_length") -> tuple[int, ...] | None:
+    """Return named seasons, shortest first; None and 1 are none. `name` is that of messages."""
+    if season_length is None:
+        return None
+    given = [season_length] if np.ndim(season_length) == 0 else list(season_length)
+    if any(isinstance(item, str) for item in given) or not given:
+        raise InvalidInputError(
+            f"{name} must be 'auto', None, or steps such as 24 or [24, 168], got {season_length!r}"
+        )
+    lengths = sorted({check_count(name, item) for item in given} - {1})
+    return tuple(lengths) or None
+
+
 def read_device(device: str | torch.device) -> torch.device:
     """Return the device; "auto" is CUDA, then MPS, then the CPU."""
     if device == "auto":

@@ -54,9 +54,9 @@ class Load(NamedTuple):
     reestimated: bool
 
     def tokens(self, series: Series) -> int:
-        """Tokens of a series' context, all its variates and its mirror image."""
+        """Tokens of a series, all its variates, with those that stand for what comes."""
         variates = sum(len(part) for part in series)
-        return variates * (self.width(series) + self.hidden) * self.views(series)
+        return variates * (self.width(series) + self.hidden)
 
     @property
     def hidden(self) -> int:
@@ -65,20 +65,12 @@ class Load(NamedTuple):
         steps = -(-self.horizon // points) - 1
         return 0 if self.paths else steps * self.config.output_patches
 
-    def views(self, series: Series) -> int:
-        """In how many ways a series is forecast: 2 for a short context, also upside down."""
-        length = min(series.target.shape[1], self.context_length)
-        return 2 if length <= self.config.mirror_up_to else 1
-
     def width(self, series: Series) -> int:
         """Patches of a series' context."""
         return -(-min(series.target.shape[1], self.context_length) // self.config.patch_size)
 
     def bytes(self, series: Series) -> int:
         """Estimate the memory that one more series takes while its group is forecast."""
-        return self.views(series) * self._bytes_of_a_view(series)
-
-    def _bytes_of_a_view(self, series: Series) -> int:
         config, variates = self.config, sum(len(part) for part in series)
         points = config.output_patches * config.patch_size
         steps = -(-self.horizon // points) - 1
@@ -120,13 +112,18 @@ def limits(device: torch.device, memory_budget: int | None) -> tuple[int, int | 
 
 
 def groups(
-    series: Sequence[Series], load: Load, budget: int, most_tokens: int | None, most: int | None
+    series: Sequence[Series],
+    load: Load,
+    budget: int,
+    most_tokens: int | None,
+    most: int | None,
+    views: Sequence[int] | None = None,
 ) -> Iterator[list[int]]:
     """Indices of series that go through the network together.
 
     They have the same numbers of variates and covariates and, ordered by length, contexts within
     an eighth of each other, and are as many as fit into `budget` bytes and have `most_tokens`
-    tokens of context; `most` series at most.
+    tokens of context; `most` series at most. Each may be forecast in several `views`.
     """
 
     def shape(index: int) -> tuple[int, ...]:
@@ -136,7 +133,8 @@ def groups(
     group: list[int] = []
     taken = tokens = 0
     for index in order:
-        cost, length = load.bytes(series[index]), load.tokens(series[index])
+        times = 1 if views is None else views[index]
+        cost, length = times * load.bytes(series[index]), times * load.tokens(series[index])
         if group and (
             len(group) == most
             or taken + cost > budget

@@ -41,7 +41,8 @@ def take_out(
     Returns
     -------
     rests : list of Series
-        Without known-future covariates.
+        Without known-future covariates. Where something was taken out, only the points that it was
+        learnt from: what came before is another series.
     effects : list of ndarray, (variate, time)
         What has to be added to the forecasts of the rests, as far as the covariates are known.
     """
@@ -58,7 +59,10 @@ def take_out(
     for number, index in enumerate(tried):
         without, with_effect = errors[2 * number : 2 * number + 2]
         effects[index][with_effect > (1 - LEAST_GAIN) * without] = 0.0
-    rests = [_without(series, effect) for series, effect in zip(plain, effects, strict=True)]
+    rests = [
+        _without(series, effect).last(length) if effect.any() else series
+        for series, effect in zip(plain, effects, strict=True)
+    ]
     return rests, [effect[:, s.target.shape[1] :] for s, effect in zip(batch, effects, strict=True)]
 
 

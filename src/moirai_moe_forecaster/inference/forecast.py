@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,8 +19,10 @@ from moirai_moe_forecaster.inference.marginal import (
     score_at,
 )
 from moirai_moe_forecaster.inference.randomness import uniforms
+from moirai_moe_forecaster.inference.seasons import Seasons, seasons_frame
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 
@@ -86,6 +89,8 @@ class Forecast:
         How many trajectories `samples` holds.
     decay : float, default=0
         With the marginals' shares, how steps depend on each other.
+    seasons : sequence of Seasons, optional
+        What repeats in each series.
     """
 
     def __init__(
@@ -96,12 +101,14 @@ class Forecast:
         univariate: bool,
         num_samples: int,
         decay: float = 0.0,
+        seasons: Sequence[Seasons] = (),
     ) -> None:
         self._marginals = marginals
         self._single = single
         self._univariate = univariate
         self._num_samples = num_samples
         self._decay = decay
+        self._seasons = [*seasons]
 
     def __repr__(self) -> str:
         series, _, horizon, variates = self._marginals.quantiles.shape
@@ -124,6 +131,7 @@ class Forecast:
             univariate=univariate,
             num_samples=self._num_samples,
             decay=self._decay,
+            seasons=self._seasons[index : index + 1],
         )
 
     @property
@@ -140,6 +148,17 @@ class Forecast:
     def median(self) -> Array:
         """Median of every step: (series, horizon, variate)."""
         return self.quantile(0.5)
+
+    @property
+    def seasons(self) -> pd.DataFrame:
+        """What repeats in each series, and how much each view of it counts in the forecast.
+
+        One row per series, variate and period, the primary period first, or one row without a
+        period where nothing repeats: ``series`` and ``variate`` are positions, ``period`` is in
+        steps, ``strength`` says from 0 to 1 how much of a variate repeats with it. The other
+        columns are the weights of the variate's views (`inference.views`), which sum to 1.
+        """
+        return seasons_frame(self._seasons)
 
     @property
     def nodes(self) -> Array:

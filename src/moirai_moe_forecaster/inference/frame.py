@@ -68,9 +68,11 @@ def predict_df(
         series: the largest step that all of its times fit, in months or business days where
         they go by these.
     context_length : int, optional
-        Use only this many of the last steps; by default `max_context_length`.
+        Use only this many of the last steps. By default the network reads
+        `max_context_length`, and cycles are learnt from up to 16,384.
     **options
-        Of `predict`: num_paths, batch_size, normaliser, random_state and progress.
+        Of `predict`: season_length, num_paths, batch_size, normaliser, random_state and progress.
+        Lengths that `season_length` names are steps of every series, whatever its frequency.
 
     Returns
     -------
@@ -178,10 +180,10 @@ def forecast_frame(
 ) -> FrameForecast:
     """Forecast a long frame whose columns are known; `predict_df` says how."""
     check_count("horizon", horizon)
-    length = pipeline.used_context_length(context_length)
+    read = pipeline.used_context_length(context_length)
     _check_purposes(columns)
     frame = read_frame(table, columns, freq, horizon)
-    _check_observed(frame, columns, length)
+    _check_observed(frame, columns, read)
     targets = len(columns.targets)
     plain = targets + len(columns.past)
     series = frame.series
@@ -197,7 +199,7 @@ def forecast_frame(
         horizon,
         past_covariates=[v[:, targets:plain] for v in series] if columns.past else None,
         future_covariates=ahead,
-        context_length=length,
+        context_length=context_length,
         **options,
     )
     return FrameForecast(forecast, frame, columns)

@@ -2,9 +2,10 @@
 
 A causal network gives the forecasts of all patches of a window in one pass. A window here ends
 anywhere and its patches are cut from its end, so that sixteen windows, one point apart, forecast
-every point one step ahead. What the normaliser and the covariates' effect are estimated from is
-the first part of a window, at least half of it and more where a variate begins or jumps after that,
-and only points after that part are forecast: no forecast sees its own or a later value.
+every point one step ahead. What the normaliser, the covariates' effect and the cycles are
+estimated from is the first part of a window, at least half of it and more where a variate begins or
+jumps after that, and only points after that part are forecast: no forecast sees its own or a later
+value. Where cycles are found, windows are read with and without them (`in_sample_parts`).
 
 The first observed value has none before it and takes the forecast of the point that follows it.
 Before it nothing is known, and the forecast is the network's for no data: around 0.
@@ -12,27 +13,48 @@ Before it nothing is known, and the forecast is the network's for no data: aroun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.in_sample_parts import (
+    Part,
+    Positions,
+    first_parts,
+    make_parts,
+    second_weight,
+)
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.regression import explained
+from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
-Positions = NDArray[np.intp]
 
-MORE_OBSERVED = 4
-MORE_SPREAD = 2
-"""When the first part of a window no longer stands for what lies before a point."""
+class Plan(NamedTuple):
+    """What is asked of one series.
+
+    Attributes
+    ----------
+    context : Series
+        Of what the network reads at once.
+    sources : ndarray of int, (position, variate)
+        Whose forecast each point and variate takes.
+    first : ndarray of int, (context + 1,)
+        Length of the first part of each position.
+    parts : dict of int to Part
+        By that length.
+    """
+
+    context: Series
+    sources: Positions
+    first: Positions
+    parts: dict[int, Part]
 
 
 class Window(NamedTuple):
@@ -40,8 +62,8 @@ class Window(NamedTuple):
 
     Attributes
     ----------
-    owner : int
-        Which series it is of.
+    owner, view : int
+        Which series it is of, and in which view.
     series : Series
         From the first point to the one before the last wanted one.
     prefix : int
@@ -49,10 +71,11 @@ class Window(NamedTuple):
     wanted : list of int
         Positions that are forecast: `prefix` and every `patch_size` after it.
     effect : ndarray, (variate, wanted)
-        What the covariates explain of them, which `series` does not hold.
+        What the view takes out of them, which `series` does not hold.
     """
 
     owner: int
+    view: int
     series: Series
     prefix: int
     wanted: list[int]
@@ -65,6 +88,7 @@ def in_sample_nodes(
     positions: Sequence[Positions],
     *,
     regress: bool,
+    season_length: SeasonLength = None,
     **limits: int | None,
 ) -> list[Array]:
     """Forecast points of contexts one step ahead.
@@ -73,11 +97,13 @@ def in_sample_nodes(
     ----------
     network : MoiraiMoE
     batch : sequence of Series
-        Contexts of at most what the network reads at once.
+        Contexts; what is more than the network reads at once helps to learn cycles only.
     positions : sequence of ndarray of int
-        Which points of each to forecast, from 0 on.
+        Which points of each to forecast, from 0 on: the first that the network reads.
     regress : bool
         Whether known-future covariates act through a regression instead of as tokens.
+    season_length : "auto", None or tuple of int
+        Whether periods are found, not wanted, or named.
     **limits
         `memory_budget` and `batch_size` (in windows), as for `in_passes`.
 
@@ -87,14 +113,17 @@ def in_sample_nodes(
         Values at the levels of `inference.marginal`.
     """
     config = network.config
-    sources = [_sources(s.target, where) for s, where in zip(batch, positions, strict=True)]
+    load = Load(config, config.max_seq_len * config.patch_size, 1, 1, False)
+    plans = [
+        _plan(series, where, load.context_length, season_length, regress=regress)
+        for series, where in zip(batch, positions, strict=True)
+    ]
     windows = [
         window
-        for owner, (series, where) in enumerate(zip(batch, sources, strict=True))
-        for window in _windows(owner, series, np.unique(where), config, regress)
+        for owner, plan in enumerate(plans)
+        for window in _windows(owner, plan, config, regress)
     ]
-    found: list[dict[int, Array]] = [{} for _ in batch]
-    load = Load(config, config.max_seq_len * config.patch_size, 1, 1, False)
+    found: list[tuple[dict[int, Array], ...]] = [({}, {}) for _ in plans]
     device = next(network.parameters()).device
 
     def work(members: list[int]) -> list[Array]:
@@ -103,11 +132,18 @@ def in_sample_nodes(
     cuts = [window.series for window in windows]
     for index, nodes in in_passes(cuts, load, device, work, **limits):
         window = windows[index]
-        found[window.owner].update(zip(window.wanted, nodes, strict=True))
-    return [
-        np.array([[at[p][v] for v, p in enumerate(row)] for row in where])
-        for at, where in zip(found, sources, strict=True)
-    ]
+        found[window.owner][window.view].update(zip(window.wanted, nodes, strict=True))
+    return [_averaged(plan, views) for plan, views in zip(plans, found, strict=True)]
+
+
+def _plan(
+    series: Series, positions: Positions, length: int, season_length: SeasonLength, *, regress: bool
+) -> Plan:
+    context = series.last(length)
+    sources = _sources(context.target, positions)
+    first = first_parts(context)
+    parts = make_parts(series, first, np.unique(sources), season_length, regress=regress)
+    return Plan(context, sources, first, parts)
 
 
 def _sources(target: Array, positions: Positions) -> Positions:
@@ -117,83 +153,23 @@ def _sources(target: Array, positions: Positions) -> Positions:
     return np.maximum(positions[:, None] + (positions[:, None] == first), 1)
 
 
-def _windows(
-    owner: int, series: Series, positions: Positions, config: ModelConfig, regress: bool
-) -> list[Window]:
-    """Windows of one series that together forecast all positions once."""
-    size = config.patch_size
-    reach = size * config.output_patches
-    first = _first_parts(series)
+def _windows(owner: int, plan: Plan, config: ModelConfig, regress: bool) -> list[Window]:
+    """Windows of one series that together forecast all its positions once in each view."""
+    size, series = config.patch_size, plan.context
+    judged = (position for part in plan.parts.values() for position in part.judged)
     groups: dict[tuple[int, int], list[int]] = {}
-    effects: dict[int, Array] = {}
-    windows = []
-    for position in positions.tolist():
-        part = int(first[position])
+    for position in sorted({*np.unique(plan.sources).tolist(), *judged}):
+        part = int(plan.first[position])
         groups.setdefault((part, part + (position - part) % size), []).append(position)
+    windows = []
     for (part, prefix), wanted in groups.items():
         end = wanted[-1]
-        if part not in effects:
-            effects[part] = _effect(series, part, regress)
-        effect = effects[part]
-        cut = Series(
-            series.target[:, :end] - effect[:, :end],
-            series.past[:, :end],
-            series.future[: 0 if regress else None, : end + reach],
-        )
-        windows.append(Window(owner, cut, prefix, wanted, effect[:, wanted]))
+        past = series.past[:, :end]
+        future = series.future[: 0 if regress else None, : end + size * config.output_patches]
+        for view, effect in enumerate(plan.parts[part].effects):
+            cut = Series(series.target[:, :end] - effect[:, :end], past, future)
+            windows.append(Window(owner, view, cut, prefix, wanted, effect[:, wanted]))
     return windows
-
-
-def _first_parts(series: Series) -> Positions:
-    """How many points each position's first part has at least: (context + 1,).
-
-    A first part serves until it is half of what lies before a position, or tells too little of
-    that: until a variate has more than `MORE_OBSERVED` times as many values there, or varies
-    `MORE_SPREAD` times as much.
-    """
-    context = series.target.shape[1]
-    variates = np.full((len(series.target) + len(series.past), context), np.nan)
-    variates[: len(series.target)] = series.target
-    variates[len(series.target) :, : series.past.shape[1]] = series.past
-    count, spread = _observed_before(variates)
-    parts = np.zeros(context + 1, dtype=np.intp)
-    part = 1
-    while part <= context:
-        outgrown = count[:, part:] > MORE_OBSERVED * count[:, [part]]
-        outgrown |= spread[:, part:] > MORE_SPREAD * spread[:, [part]]
-        ends = np.flatnonzero(outgrown.any(0))
-        length = min(part, int(ends[0])) if len(ends) else part
-        parts[part : part + length] = part
-        part += length
-    return parts
-
-
-def _observed_before(variates: Array) -> tuple[Array, Array]:
-    """How many values lie before each position, and their standard deviation: (variate, 1 + time).
-
-    Sums from the left, so that no later value changes the least of an earlier result.
-    """
-    seen = ~np.isnan(variates)
-    origin = np.take_along_axis(variates, seen.argmax(1)[:, None], 1)
-    # values near the limits of their type may overflow, and are then told apart by count alone
-    with np.errstate(over="ignore", invalid="ignore"):
-        centred = np.where(seen, variates - origin, 0.0)
-        count, total, squares = (
-            np.pad(terms.cumsum(1), ((0, 0), (1, 0))) for terms in (seen, centred, centred**2)
-        )
-        least = np.maximum(count, 1)
-        return count, np.sqrt(np.maximum(squares / least - (total / least) ** 2, 0.0))
-
-
-def _effect(series: Series, part: int, regress: bool) -> Array:
-    """What covariates explain of a whole series, learnt from its first part."""
-    context = series.target.shape[1]
-    effect = np.zeros((len(series.target), context + 1))
-    if regress and len(series.future):
-        first = series._replace(target=series.target[:, :part])
-        known = explained(first, part)[:, : context + 1]
-        effect[:, : known.shape[1]] = known
-    return effect
 
 
 @torch.inference_mode()
@@ -225,3 +201,19 @@ def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
         part + window.effect.T[..., None]
         for part, window in zip(np.split(nodes * scale + location, split), windows, strict=True)
     ]
+
+
+def _averaged(plan: Plan, found: Sequence[Mapping[int, Array]]) -> Array:
+    """Nodes (position, variate, node) of one series from those of every position and view."""
+    nodes = dict(found[0])
+    for length, part in plan.parts.items():
+        if len(part.effects) == 1:
+            continue
+        values = plan.context.target[:, part.judged].T
+        tried = np.array([[view[p] for p in part.judged] for view in found])
+        weight = second_weight(part, tried.reshape(2, *values.shape, len(NODE_LEVELS)), values)
+        for position in nodes:
+            if plan.first[position] == length:
+                step = found[1][position] - nodes[position]
+                nodes[position] = nodes[position] + weight[:, None] * step
+    return np.array([[nodes[p][v] for v, p in enumerate(row)] for row in plan.sources])

@@ -21,6 +21,8 @@ def in_passes(
     load: Load,
     device: torch.device,
     work: Callable[[list[int]], list[Result]],
+    views: Sequence[int] | None = None,
+    /,
     *,
     memory_budget: int | None = None,
     batch_size: int | None = None,
@@ -35,6 +37,8 @@ def in_passes(
     device : torch.device
     work : callable
         Gives one result per series from the indices of a group.
+    views : sequence of int, optional
+        How many times the work forecasts each series; once by default.
     memory_budget : int, optional
         Bytes; None is `automatic_budget`. Where memory runs out nevertheless, a pass is halved,
         and later ones are no larger.
@@ -49,7 +53,7 @@ def in_passes(
     """
     budget, tokens = limits(device, memory_budget)
     most = len(series)
-    for group in groups(series, load, budget, tokens, batch_size):
+    for group in groups(series, load, budget, tokens, batch_size, views):
         for start in range(0, len(group), most):
             part = group[start : start + most]
             for members, results in halved_when_short(part, work):

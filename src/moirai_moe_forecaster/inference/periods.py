@@ -133,6 +133,8 @@ def _prepared(values: Array) -> tuple[Mask, Array]:
     if len(known) < FEWEST_POINTS:
         return observed[:0], values[:0]
     span = slice(known[0], known[-1] + 1)
+    # squares neither overflow nor vanish; a power of two changes no digit
+    values = np.ldexp(values, -np.frexp(np.abs(values[known]).max())[1])
     observed, series = observed[span], values[span]
     points = len(series)
     if len(known) < points:

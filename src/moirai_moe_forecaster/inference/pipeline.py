@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.adapters_file import (
@@ -25,28 +23,22 @@ from moirai_moe_forecaster.adapters_file import (
 from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.arguments import check_count, read_device, read_dtype
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.covariates import take_out
-from moirai_moe_forecaster.inference.dependence import Dependence
-from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
-from moirai_moe_forecaster.inference.frame import predict_df
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.inference.mirror import averaged, mirrored, short
-from moirai_moe_forecaster.inference.passes import in_passes
-from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed, series_seed
-from moirai_moe_forecaster.inference.representation import embed
-from moirai_moe_forecaster.inference.rollout import (
-    Marginal,
-    frozen_rollout,
-    hidden_rollout,
-    marginalise,
-    reestimated_rollout,
-    seeded_draw,
+from moirai_moe_forecaster.inference.arguments import (
+    check_count,
+    read_device,
+    read_dtype,
+    read_season_length,
 )
-from moirai_moe_forecaster.inference.series import Series, read_series
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.engine import Request, forecast_series
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.frame import predict_df
+from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.representation import embed
+from moirai_moe_forecaster.inference.seasons import SeasonLength
+from moirai_moe_forecaster.inference.series import read_series
 from moirai_moe_forecaster.inference.tuning import fine_tune
+from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
@@ -220,6 +212,7 @@ class MoiraiMoEPipeline:
         covariate_use: CovariateUse | None = None,
         random_state: RandomState = None,
         progress: bool = False,
+        season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
     ) -> Forecast:
         """Forecast one series or many.
 
@@ -236,7 +229,8 @@ class MoiraiMoEPipeline:
         future_covariates : array or list of arrays, optional
             (context + horizon, k) per series: known ahead.
         context_length : int, optional
-            Use only this many of the last points; by default `max_context_length`.
+            Use only this many of the last points. By default the network reads
+            `max_context_length`, and cycles are learnt from up to 16,384.
         num_paths : int, optional
             Paths that carry the uncertainty between patches; None is what the checkpoint was made
             for: none (`ModelConfig.beyond_pass`), or 32, whose quantiles are more
@@ -261,6 +255,11 @@ class MoiraiMoEPipeline:
             fresh.
         progress : bool, default=False
             Show a progress bar.
+        season_length : "auto", int, sequence of int or None, default="auto"
+            Steps of the cycles that forecasts may carry on, as far as that has proved itself at the
+            end of the context (`Forecast.seasons`). "auto" finds them from the values of each
+            series, if the checkpoint's configuration says so; official ones do not. None, like 1,
+            forecasts without.
 
         Returns
         -------
@@ -283,32 +282,29 @@ class MoiraiMoEPipeline:
                 f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
             )
         regress = self.regresses(covariate_use)
+        lengths = self.used_season_length(season_length)
+        history = self.used_history(context_length, season_length)
         batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
-        seed = draw_seed(random_state)
-        bar = tqdm(total=len(batch.series), disable=not progress, unit="series")
         load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
         if num_paths is None and normaliser == "frozen":
             load = self._without_paths(load)
-        limits = {"memory_budget": self.memory_budget, "batch_size": most}
-        series, effects = batch.series, None
-        if regress and any(len(part.future) for part in series):
-            series, effects = take_out(self.network, series, load, **limits)
-
-        def work(members: list[int]) -> list[Marginals]:
-            return self._summaries([series[index] for index in members], load, seed)
-
-        summaries: dict[int, Marginals] = {}
-        device = next(self.network.parameters()).device
-        with bar:
-            for index, summary in in_passes(series, load, device, work, **limits):
-                summaries[index] = summary if effects is None else summary.moved(effects[index].T)
-                bar.update()
+        request = Request(
+            load,
+            draw_seed(random_state),
+            regress,
+            lengths,
+            {"memory_budget": self.memory_budget, "batch_size": most},
+        )
+        with tqdm(total=len(batch.series), disable=not progress, unit="series") as bar:
+            series = [part.last(history) for part in batch.series]
+            marginals, seasons = forecast_series(self.network, series, request, bar.update)
         return Forecast(
-            _stack([summaries[index] for index in range(len(series))]),
+            marginals,
             single=batch.single,
             univariate=batch.univariate,
             num_samples=num_samples,
             decay=self.config.dependence_decay,
+            seasons=seasons,
         )
 
     def predict_stream(
@@ -355,6 +351,20 @@ class MoiraiMoEPipeline:
             return self.config.shift_known_future
         return covariate_use == "regression"
 
+    def used_season_length(
+        self, season_length: Literal["auto"] | int | Sequence[int] | None
+    ) -> SeasonLength:
+        """Return what stands for a user's `season_length`: "auto", some lengths or None.
+
+        Raises
+        ------
+        InvalidInputError
+            If it is none of what `predict` takes.
+        """
+        if isinstance(season_length, str) and season_length == "auto":
+            return "auto" if self.config.find_seasons else None
+        return read_season_length(season_length)
+
     def routing(
         self,
         y: Any,
@@ -390,32 +400,6 @@ class MoiraiMoEPipeline:
     embed = embed
     fine_tune = fine_tune
 
-    @torch.inference_mode()
-    def _summaries(self, group: Sequence[Series], load: Load, seed: int) -> list[Marginals]:
-        """Forecast alike series in one pass and summarise each."""
-        horizon, length = load.horizon, load.context_length
-        size = self.config.output_patches * self.config.patch_size
-        blocks = -(-horizon // size)
-        count, images = len(group), short(group, length, self.config.mirror_up_to)
-        group = [*group, *(mirrored(group[index]) for index in images)]
-        cut = [series.last(length) for series in group]
-        seeds = np.array([[series_seed(seed, v) for v in series.target] for series in cut])
-        device = next(self.network.parameters()).device
-        dependence = Dependence.of(self.config)
-        paths = load.paths if blocks > 1 and load.paths else 1
-        draw = seeded_draw(torch.from_numpy(seeds).to(device), paths, dependence)
-        prompt = make_prompt(group, horizon, self.config, length)
-        if not load.paths:
-            rollout = hidden_rollout(self.network, prompt, blocks, draw)
-        elif load.reestimated:
-            rollout = reestimated_rollout(self.network, group, horizon, blocks, draw, length)
-        else:
-            rollout = frozen_rollout(self.network, prompt, blocks, draw)
-        levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
-        marginal = averaged(marginalise(rollout, horizon, levels, dependence), images)
-        location, scale = (part[:count, ..., 0].numpy() for part in prompt.normaliser)
-        return _split(marginal, location, scale, seeds[:count], joint=blocks > 1 and load.paths > 0)
-
     def _without_paths(self, load: Load) -> Load:
         """Let missing values take the place of paths, where the checkpoint was made for it.
 
@@ -434,53 +418,12 @@ class MoiraiMoEPipeline:
             return self.max_context_length
         return min(check_count("context_length", context_length), self.max_context_length)
 
-
-def _split(
-    marginal: Marginal,
-    location: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    seeds: NDArray[np.int64],
-    *,
-    joint: bool,
-) -> list[Marginals]:
-    """One summary per series of a group, each with a series axis of length 1."""
-    quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
-    mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
-    share = marginal.share.cpu().numpy().astype(np.float32)
-    ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
-    return [
-        Marginals(
-            quantiles[i : i + 1],
-            mean[i : i + 1],
-            np.repeat(location[i : i + 1, None], mean.shape[1], 1),
-            scale[i : i + 1],
-            None if ranks is None else ranks[i : i + 1],
-            seeds[i : i + 1],
-            share[i : i + 1],
-        )
-        for i in range(len(mean))
-    ]
-
-
-def _ranks(draws: Tensor) -> Tensor:
-    """Rank of every path among the paths (axis 1); of equal ones the earlier path is lower."""
-    return draws.argsort(dim=1, stable=True).argsort(1)
-
-
-def _stack(summaries: Sequence[Marginals]) -> Marginals:
-    """Join summaries along the series axis; series with fewer variates are filled up with NaN."""
-    variates = max(summary.scale.shape[1] for summary in summaries)
-
-    def joined(field: str) -> Any:
-        arrays = [getattr(summary, field) for summary in summaries]
-        if arrays[0] is None:
-            return None
-        if all(array.shape[-1] == variates for array in arrays):
-            return np.concatenate(arrays)
-        filler = np.nan if arrays[0].dtype.kind == "f" else 0
-        widths = [[(0, 0)] * (a.ndim - 1) + [(0, variates - a.shape[-1])] for a in arrays]
-        return np.concatenate(
-            [np.pad(a, w, constant_values=filler) for a, w in zip(arrays, widths, strict=True)]
-        )
-
-    return Marginals(*(joined(field) for field in Marginals._fields))
+    def used_history(
+        self,
+        context_length: int | None,
+        season_length: Literal["auto"] | int | Sequence[int] | None,
+    ) -> int:
+        """Return how many last points a forecast depends on: the context, or all for cycles."""
+        if context_length is not None or self.used_season_length(season_length) is None:
+            return self.used_context_length(context_length)
+        return LONGEST_HISTORY

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.cycles import find_cycles
+from moirai_moe_forecaster.inference.references import reference_cycles
 from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
@@ -233,7 +233,7 @@ def _cycles(values: Tensor, counted: Tensor, plain: int, config: ModelConfig) ->
     cycles = Cycles(torch.zeros(shape, dtype=torch.long), torch.zeros(shape))
     if config.reference_periods:
         signals = torch.where(counted, values, torch.nan)[:, :plain].flatten(0, 1).numpy()
-        found = find_cycles(signals, config.reference_periods)
+        found = reference_cycles(signals, config.reference_periods)
         for part, own in zip(cycles, found, strict=True):
             part[:, :plain] = own.view(shape[0], plain, -1)
     return cycles

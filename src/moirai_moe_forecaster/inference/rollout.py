@@ -70,6 +70,11 @@ def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT)
     return draw
 
 
+def no_draw(block: int, mixture: Mixture) -> Tensor:
+    """Stand for draws that nobody reads, where one block is all that is wanted."""
+    return mixture.log_weights.new_zeros(mixture.shape)
+
+
 def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
     """Decode with the normaliser of the context: its keys and values are computed once.
 

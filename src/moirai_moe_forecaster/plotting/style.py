@@ -14,11 +14,13 @@ from moirai_moe_forecaster.plotting.points import lonely
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# blue and vermilion of Okabe and Ito's palette, which colour-blind people tell apart; for print
-# without colour the truth is dashed as well
+# colours of Okabe and Ito's palette, which colour-blind people tell apart; for print without colour
+# the truth is dashed as well
 PAST = "#222222"
 FUTURE = (0.0, 0.447, 0.698)
 TRUTH = "#D55E00"
+COPIED = "#009E73"
+OTHER = "#CC79A7"
 GRID = "#DDDDDD"
 BAND_STRENGTH = 0.22
 

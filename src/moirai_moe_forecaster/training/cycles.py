@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moirai_moe_forecaster.inference.cycles import find_cycles
+from moirai_moe_forecaster.inference.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles
 from moirai_moe_forecaster.training.corpus import Array, Integers
 
@@ -29,7 +29,7 @@ def prefix_cycles(
         lost = disturbances[:, 0] < LOST_SHARE
         starts = _grid_starts(signals, ends)
     ranges = zip(signals, starts, np.where(lost, starts, ends), strict=True)
-    cycles = find_cycles((signal[start:end] for signal, start, end in ranges), most)
+    cycles = reference_cycles((signal[start:end] for signal, start, end in ranges), most)
     if disturbances is not None:
         chance, factor = torch.from_numpy(disturbances).T[..., None]
         wrong = (cycles.length * (0.4 + 1.5 * factor)).round().long().clamp_min(2)

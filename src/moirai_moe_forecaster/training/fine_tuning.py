@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.held_out import default_horizon, split
+from moirai_moe_forecaster.training.held_out import Split, default_horizon, split
 from moirai_moe_forecaster.training.judging import Evaluation
 from moirai_moe_forecaster.training.lora import LoraConfig, lora_state, merge_lora
 from moirai_moe_forecaster.training.objective import Objective
@@ -32,9 +34,10 @@ from moirai_moe_forecaster.training.tuning_progress import (
     Progress,
     holds_progress,
     load_progress,
+    saved_seed,
 )
 from moirai_moe_forecaster.training.tuning_report import TuningReport
-from moirai_moe_forecaster.training.tuning_run import Callback, Tuning
+from moirai_moe_forecaster.training.tuning_run import ASKED, Callback, Tuning
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +82,24 @@ def fine_tune(
     random_state: RandomState = None,
 ) -> MoiraiMoEPipeline:
     """Do the work of `MoiraiMoEPipeline.fine_tune`, which describes it."""
+    check_count("max_steps", max_steps)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    length = pipeline.used_context_length(context_length)
     series = read_series(y, 0, past_covariates, future_covariates).series
     ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
-    divided = split(series, check_count("horizon", ahead), validation)
+    divided = split(series, check_count("horizon", ahead), validation, length)
     config = _lora_config(lora, mode)
-    for name, count in (("batch_size", batch_size), ("context_length", context_length)):
-        if count is not None:
-            check_count(name, count)
-    told = tuple(callbacks)
-    if bad := [callback for callback in told if not callable(callback)]:
-        raise InvalidInputError(f"callbacks must be functions of an Evaluation, got {bad[0]!r}")
-    length = min(context_length or pipeline.max_context_length, pipeline.max_context_length)
-    seed = draw_seed(random_state)
+    told = _listed("callbacks", callbacks, callable, "functions of an Evaluation")
+    patterns = (freeze,) if isinstance(freeze, str) else freeze
+    kept = _listed("freeze", patterns, lambda item: isinstance(item, str), "patterns of names")
+    folder = _folder(output, resume)
+    resumed = folder if resume else None
+    if resumed is not None and random_state is None:
+        seed = saved_seed(resumed)
+    else:
+        # what a generator of torch and one of numpy take
+        seed = draw_seed(random_state) % 2**63
 
     def windows_of(some: Sequence[Series]) -> OwnWindows:
         return OwnWindows(
@@ -105,8 +114,6 @@ def fine_tune(
         )
 
     windows = windows_of(divided.training)
-    folder = _folder(output, resume)
-    kept = [freeze] if isinstance(freeze, str) else freeze
 
     def begin(rate: float) -> Tuning:
         network = copy.deepcopy(pipeline.network).float().train()
@@ -117,7 +124,10 @@ def fine_tune(
             "trained": names,
             "lora": config.to_dict() if mode == "lora" else None,
             "base": fingerprint(pipeline.network),
-            "windows": len(divided.validation),
+            "data": _digest(divided),
+            "random_state": seed,
+            "batch_size": windows.batch_size,
+            "context_length": length,
         }
         training = _training(max_steps, rate, precision)
         return Tuning(
@@ -133,21 +143,29 @@ def fine_tune(
             callbacks=told,
         )
 
-    rates = (learning_rate,) if learning_rate is not None else RATES.get(mode, (1e-3,))
-    if resume and folder is not None:
-        rates = (learning_rate or saved_settings(folder)["learning_rate"],)
-    with Stop(minutes) as stop, tqdm(total=max_steps, disable=not progress, unit="step") as bar:
+    rates = (learning_rate,) if learning_rate is not None else RATES.get(str(mode), (1e-3,))
+    if resumed is not None:
+        rates = (learning_rate or saved_settings(resumed)["learning_rate"],)
+    with (
+        # whatever the caller's code is within
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        Stop(minutes) as stop,
+        tqdm(total=max_steps, disable=not progress, unit="step") as bar,
+    ):
         tuning = begin(rates[0])
-        if resume and folder is not None:
+        if folder is not None:
+            _make(folder)
+        if resumed is not None:
             tuning.progress = load_progress(
-                folder, tuning.progress.settings, tuning.state, tuning.training
+                resumed, tuning.progress.settings, tuning.state, tuning.training
             )
             bar.update(tuning.state.step)
         elif len(rates) > 1 and divided.validation:
             tuning = _better_rate(tuning, [begin(rate) for rate in rates[1:]], stop, bar)
         reason = tuning.run(stop, bar)
         after = tuning.least_change(pipeline.network, reason)
-        held_back = isinstance(validation, str | float)
+        held_back = isinstance(validation, str | Real)
         if refit and held_back and tuning.progress.best_step and not stop.reason:
             again = replace(
                 begin(tuning.training.learning_rate),
@@ -156,7 +174,7 @@ def fine_tune(
                 folder=None,
             )
             _refit(tuning, again, pipeline.network, stop, bar)
-    return _result(pipeline, tuning, reason, after)
+        return _result(pipeline, tuning, reason, after)
 
 
 def _refit(tuning: Tuning, again: Tuning, base: MoiraiMoE, stop: Stop, bar: tqdm[Any]) -> None:
@@ -182,8 +200,13 @@ def _better_rate(first: Tuning, others: Sequence[Tuning], stop: Stop, bar: tqdm[
         tuning.run(stop, bar, until=tuning.training.validate_every)
         if tuning.found < best.found:
             best = tuning
+        if stop.reason or tuning.reason == ASKED:
+            best.reason = tuning.reason
+            break
     log.info("learning rate %g is the best of those tried", best.training.learning_rate)
     best.progress.seconds = sum(tuning.progress.seconds for tuning in (first, *others))
+    if not best.reason:
+        best.save()
     return best
 
 
@@ -214,8 +237,9 @@ def _result(
         losses=tuple(progress.losses),
     )
     log.info("%s", report)
-    if progress.history and not report.improved:
-        log.warning("validation did not improve: the zero-shot weights are returned")
+    if not report.improved:
+        why = "validation did not improve" if progress.history else reason
+        log.warning("%s: the zero-shot weights are returned", why)
     network.requires_grad_(True).to(next(pipeline.network.parameters()).dtype)
     info = pipeline.info
     if info is not None:
@@ -231,6 +255,29 @@ def _new_state(network: MoiraiMoE, training: TrainConfig) -> State:
     optimiser = new_optimiser(network, training)
     average = [p.detach().clone() for p in network.parameters() if p.requires_grad]
     return State(network, Objective(network), optimiser, average, 0, skipped)
+
+
+def _listed(name: str, given: Any, fits: Callable[[Any], bool], kind: str) -> tuple[Any, ...]:
+    items = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not isinstance(given, Iterable) or not all(fits(item) for item in items):
+        raise InvalidInputError(f"{name} must be a list of {kind}, got {given!r}")
+    return items
+
+
+def _digest(divided: Split) -> str:
+    """Tell data apart, for a run that is resumed."""
+    digest = hashlib.sha256()
+    for series in (*divided.training, *(window.series for window in divided.validation)):
+        for part in series:
+            digest.update(str(part.shape).encode() + part.tobytes())
+    return digest.hexdigest()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made: {error}; choose another folder") from error
 
 
 def _folder(output: str | Path | None, resume: bool) -> Path | None:
@@ -264,6 +311,7 @@ def _adapters(
         base = str(Path(base).resolve()) if local else base
         revision = info.revision
     about = {name: settings[name] for name in ("mode", "horizon", "lora")}
+    about["dtype"] = str(next(pipeline.network.parameters()).dtype).removeprefix("torch.")
     return Adapters(tensors, base, revision, settings["base"], about)
 
 

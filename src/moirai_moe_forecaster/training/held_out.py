@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,12 @@ class HeldOut(NamedTuple):
         """What came: (target, horizon)."""
         return self.series.target[:, self.cut :]
 
+    def can_be_scored(self, context_length: int) -> bool:
+        """Whether each variate has a value in the context, and something of the label is known."""
+        context = self.series.target[:, max(self.cut - context_length, 0) : self.cut]
+        known = ~np.isnan(context).all(1)
+        return bool(known.all() and not np.isnan(self.label).all())
+
 
 class Split(NamedTuple):
     """A user's series divided by time.
@@ -56,7 +63,9 @@ class Split(NamedTuple):
     validation: list[HeldOut]
 
 
-def split_by_time(series: Sequence[Series], horizon: int, share: float | None) -> Split:
+def split_by_time(
+    series: Sequence[Series], horizon: int, share: float | None, context_length: int
+) -> Split:
     """Hold the last windows of every series out.
 
     Parameters
@@ -69,6 +78,8 @@ def split_by_time(series: Sequence[Series], horizon: int, share: float | None) -
         Of each series, as many windows as fit into it, and at least one. None takes `TIMES` windows
         of each series, and of few series as many as make `ENOUGH_WINDOWS`, within a fifth of each:
         what is better at one time may be worse at the next.
+    context_length : int
+        Points before a window that its forecast is made from.
 
     Notes
     -----
@@ -87,20 +98,20 @@ def split_by_time(series: Sequence[Series], horizon: int, share: float | None) -
             continue
         training.append(first(item, start))
         windows += last_windows(item, horizon, count)
-    return Split([item for item in training if can_be_learned(item)], evenly(windows))
+    return Split(_learnable(training), evenly(windows, context_length))
 
 
 def last_windows(series: Series, horizon: int, count: int = 1) -> list[HeldOut]:
-    """The last `count` windows of a series, of which labels are observed at least once."""
+    """The last `count` windows of a series."""
     stops = [series.target.shape[1] - back * horizon for back in range(count - 1, -1, -1)]
-    windows = [HeldOut(first(series, stop), stop - horizon) for stop in stops]
-    return [window for window in windows if not np.isnan(window.label).all()]
+    return [HeldOut(first(series, stop), stop - horizon) for stop in stops]
 
 
-def evenly(windows: Sequence[HeldOut]) -> list[HeldOut]:
-    """At most `MOST_WINDOWS` of some windows."""
-    kept = np.linspace(0, len(windows) - 1, min(len(windows), MOST_WINDOWS))
-    return [windows[index] for index in kept.round().astype(int)]
+def evenly(windows: Sequence[HeldOut], context_length: int) -> list[HeldOut]:
+    """At most `MOST_WINDOWS` of those windows that can be scored."""
+    good = [window for window in windows if window.can_be_scored(context_length)]
+    kept = np.linspace(0, len(good) - 1, min(len(good), MOST_WINDOWS))
+    return [good[index] for index in kept.round().astype(int)]
 
 
 def first(series: Series, length: int) -> Series:
@@ -113,6 +124,10 @@ def can_be_learned(series: Series) -> bool:
     return bool((~np.isnan(series.target)).sum(1).max() >= FEWEST_OBSERVED)
 
 
+def _learnable(series: Sequence[Series]) -> list[Series]:
+    return [item for item in series if can_be_learned(item)]
+
+
 def _seen(values: NDArray[np.float64]) -> bool:
     return bool((~np.isnan(values)).sum(1).min() >= FEWEST_OBSERVED)
 
@@ -123,7 +138,7 @@ def default_horizon(series: Sequence[Series], model: ModelConfig) -> int:
     return max(min(model.output_patches * model.patch_size, int(typical / 5)), 1)
 
 
-def split(series: Sequence[Series], horizon: int, validation: Any) -> Split:
+def split(series: Sequence[Series], horizon: int, validation: Any, context_length: int) -> Split:
     """Divide series as the argument `validation` of `fine_tune` says.
 
     Raises
@@ -132,28 +147,30 @@ def split(series: Sequence[Series], horizon: int, validation: Any) -> Split:
         If it says nothing known, or leaves nothing to validate on.
     """
     if validation is None:
-        return Split([item for item in series if can_be_learned(item)], [])
+        return Split(_learnable(series), [])
     if isinstance(validation, str):
         if validation != "time":
             raise InvalidInputError(f"validation must be {EXPECTED}, got {validation!r}")
-        divided = split_by_time(series, horizon, None)
-    elif isinstance(validation, float):
-        if not 0 < validation < 1:
+        divided = split_by_time(series, horizon, None, context_length)
+    elif isinstance(validation, Real):
+        share = float(validation)
+        if not 0 < share < 1:
             raise InvalidInputError(f"a fraction to validate on lies in (0, 1), got {validation!r}")
-        divided = split_by_time(series, horizon, validation)
+        divided = split_by_time(series, horizon, share, context_length)
     else:
         given = validation if isinstance(validation, Mapping) else {"y": validation}
-        if unknown := sorted(given.keys() - {"y", "past_covariates", "future_covariates"}):
-            raise InvalidInputError(f"validation must be {EXPECTED}; got the keys {unknown}")
+        allowed = {"y", "past_covariates", "future_covariates"}
+        if "y" not in given or given.keys() - allowed:
+            raise InvalidInputError(f"validation must be {EXPECTED}; got the keys {list(given)}")
         others = read_series(horizon=0, **given).series
         kept = [item for item in others if item.target.shape[1] >= horizon + FEWEST_BEFORE]
         windows = [window for item in kept for window in last_windows(item, horizon, 1)]
         seen = [w for w in windows if _seen(w.series.target[:, : w.cut])]
-        divided = Split([item for item in series if can_be_learned(item)], evenly(seen))
+        divided = Split(_learnable(series), evenly(seen, context_length))
     if not divided.validation:
         raise InvalidInputError(
-            f"no series has {FEWEST_BEFORE} steps, some of them observed, before a held-out window "
-            f"of {horizon} in which something is observed: give longer series, a shorter horizon, "
-            "or validation=None"
+            f"no series has {FEWEST_BEFORE} steps, with {FEWEST_OBSERVED} values of every variate "
+            f"among them, before a held-out window of {horizon} in which something is observed: "
+            "give longer series, a shorter horizon, or validation=None"
         )
     return divided

@@ -82,8 +82,12 @@ class Losses(NamedTuple):
         """
         draws = np.random.default_rng(0).integers(len(self.loss), size=(RESAMPLES, len(self.loss)))
         wql = [part.loss[draws].sum(1) for part in (self, other)]
-        scaled = [np.nan_to_num(part.scaled)[draws].sum(1) for part in (self, other)]
-        product, others = (one * two for one, two in zip(wql, scaled, strict=True))
+        # constant contexts have no unit to count in
+        known = ~(np.isnan(self.scaled) | np.isnan(other.scaled))
+        scaled = [np.where(known, part.scaled, 0.0)[draws].sum(1) for part in (self, other)]
+        product, others = (
+            one * two if known.any() else one for one, two in zip(wql, scaled, strict=True)
+        )
         return float((product < others).mean())
 
 

@@ -8,7 +8,7 @@ expert, or one pair for all of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
@@ -65,7 +65,8 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         given: Any = self.targets
-        targets = (given,) if isinstance(given, str) else tuple(given)
+        several = tuple(given) if isinstance(given, Iterable) else ()
+        targets = (given,) if isinstance(given, str) else several
         object.__setattr__(self, "targets", targets)
         for name in ("rank", "expert_rank"):
             value = getattr(self, name)

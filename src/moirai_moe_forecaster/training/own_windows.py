@@ -65,7 +65,7 @@ class OwnWindows:
         series_balance: float,
         seed: int,
     ) -> None:
-        self._series = [_filled(item, model) for item in series if can_be_learned(item)]
+        self._series = [item for item in series if can_be_learned(item)]
         if not self._series:
             raise InvalidInputError(
                 "there is nothing to fine-tune on: every series needs three observed points that "
@@ -95,7 +95,14 @@ class OwnWindows:
         windows = [self._window(series, context) for series, context in cuts]
         needs = [len(w.values) * -(-w.values.shape[1] // self.model.patch_size) for w in windows]
         row_tokens = max(*needs, ROW_TOKENS)
-        return pack(_into_rows(windows, needs, row_tokens), row_tokens, self.model, self._balance)
+        rows = _into_rows(windows, needs, row_tokens)
+        batch = pack(rows, row_tokens, self.model, self._balance)
+        if self.model.observed_mask_input:
+            return batch
+        # the network takes filled values for ordinary ones, but nothing is learned from them
+        shown = [[_filled(window) for window in row] for row in rows]
+        filled = pack(shown, row_tokens, self.model, self._balance)
+        return filled._replace(weights=filled.weights * (batch.weights > 0))
 
     def _typical_batch(self) -> int:
         points = [min(item.target.shape[1], self._longest) for item in self._series]
@@ -121,6 +128,9 @@ class OwnWindows:
         start = int(generator.integers(available - length + 1))
         low, high = (round(share * length) for share in SHARE_OF_CONTEXT)
         context = int(generator.integers(max(low, 2), max(min(high, length - 1), 2) + 1))
+        known = ~np.isnan(series.target[:, start : start + length])
+        if not (known[:, :context].any(1) & known[:, context:].any(1)).any():
+            start, length, context = _beside_a_gap(series, longest, generator)
         return Series(*(part[:, start : start + length] for part in series)), context
 
     def _without_effects(
@@ -147,6 +157,28 @@ class OwnWindows:
         )
 
 
+def _beside_a_gap(
+    series: Series, longest: int, generator: np.random.Generator
+) -> tuple[int, int, int]:
+    """Draw a window of which the context holds a value, and the next value follows.
+
+    Most windows of a series with a long gap have nothing to predict, or nothing to predict it from.
+
+    Returns
+    -------
+    start, length, context : int
+        Where values are too far apart for that, a window with nothing to score.
+    """
+    seen = [np.flatnonzero(~np.isnan(target)) for target in series.target]
+    pairs = np.concatenate([np.stack((points[:-1], points[1:]), 1) for points in seen])
+    pairs = pairs[pairs[:, 1] - pairs[:, 0] < longest]
+    if not len(pairs):
+        return 0, longest, max(longest - 1, 1)
+    before, after = generator.choice(pairs).tolist()
+    start = int(generator.integers(max(after + 1 - longest, 0), before + 1))
+    return start, min(longest, series.target.shape[1] - start), after - start
+
+
 def _into_rows(
     windows: Sequence[Window], needs: Sequence[int], row_tokens: int
 ) -> list[list[Window]]:
@@ -163,8 +195,11 @@ def _into_rows(
     return rows
 
 
-def _filled(series: Series, model: ModelConfig) -> Series:
-    """Fill missing values where the checkpoint takes them for ordinary numbers, as forecasts do."""
-    if model.observed_mask_input or len(series.target) > 1 or not np.isnan(series.target).any():
-        return series
-    return series._replace(target=causal_mean_fill(series.target[0])[None])
+def _filled(window: Window) -> Window:
+    """Fill the missing values of a target that is alone, as forecasts of such a checkpoint do."""
+    targets = len(window.values) - window.past_only - window.known_future
+    gaps = np.isnan(window.values[0])
+    if targets > 1 or not gaps.any() or gaps.all():
+        return window
+    filled = causal_mean_fill(window.values[0])[None]
+    return window._replace(values=np.concatenate((filled, window.values[1:])))

@@ -182,15 +182,20 @@ def save_state(folder: Path, state: State, training: TrainConfig, processes: Pro
 
 
 def saved_settings(folder: Path) -> dict[str, Any]:
-    """Read the fields of the `TrainConfig` that a run was saved with.
+    """Read the fields of the `TrainConfig` that a run was saved with, and `saved_step` its step.
 
     Raises
     ------
     CheckpointError
         If there is no state, or it cannot be read.
     """
-    settings: dict[str, Any] = _saved(folder)["training"]
+    settings: dict[str, Any] = _saved(folder, "training")
     return settings
+
+
+def saved_step(folder: Path) -> int:
+    """Read how many steps a saved run has done."""
+    return int(_saved(folder, "step"))
 
 
 def saved_model(folder: Path) -> ModelConfig:
@@ -201,14 +206,13 @@ def saved_model(folder: Path) -> ModelConfig:
     CheckpointError
         If there is no state, or it cannot be read.
     """
-    return ModelConfig.from_dict(_saved(folder)["model"])
+    return ModelConfig.from_dict(_saved(folder, "model"))
 
 
-def _saved(folder: Path) -> dict[str, Any]:
+def _saved(folder: Path, name: str) -> Any:
     try:
         with safe_open(folder / STATE_FILE, "pt") as file:
-            run: dict[str, Any] = json.loads(file.metadata()["run"])
-            return {"model": run["model"], "training": run["training"]}
+            return json.loads(file.metadata()["run"])[name]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no run to resume: {error}") from error
 

@@ -62,7 +62,7 @@ def choose_trained(
     total = sum(parameter.numel() for parameter in network.parameters())
     if mode == "lora":
         candidates = matched(network, lora.targets)
-    elif mode in PATTERNS:
+    elif isinstance(mode, str) and mode in PATTERNS:
         patterns = PATTERNS[mode]
         candidates = [n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)]
     else:

@@ -19,9 +19,15 @@ from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.training.judging import Evaluation, Losses
 from moirai_moe_forecaster.training.processes import Processes
-from moirai_moe_forecaster.training.state import STATE_FILE, State, load_state, save_state
+from moirai_moe_forecaster.training.state import (
+    STATE_FILE,
+    State,
+    load_state,
+    save_state,
+    saved_step,
+)
 
-BEST_FILE = "best.safetensors"
+BEST_FILE = "best-{step}.safetensors"
 LEAST_GAIN = 0.005
 NEGLIGIBLE = 0.01
 CONFIDENCE = 0.9
@@ -137,8 +143,13 @@ def _copied(state: State) -> dict[str, Tensor]:
 def save_progress(
     folder: Path, progress: Progress, state: State, training: TrainConfig, processes: Processes
 ) -> None:
-    """Write everything that a later run goes on from."""
+    """Write everything that a later run goes on from.
+
+    The file of the state comes second and tells which of the others counts, so that a kill at any
+    moment leaves two that belong together.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    file = _best_file(folder, state.step)
     facts = {
         "settings": progress.settings,
         "history": [evaluation._asdict() for evaluation in progress.history],
@@ -146,7 +157,7 @@ def save_progress(
         "best_step": progress.best_step,
         "seconds": progress.seconds,
     }
-    temporary = folder / (BEST_FILE + ".new")
+    temporary = folder / (file.name + ".new")
     tensors = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
     if progress.reference is not None:
         for key, losses in ((REFERENCE, progress.reference), (BEST, progress.best_losses)):
@@ -156,8 +167,11 @@ def save_progress(
         save_file(tensors, temporary, metadata={"progress": json.dumps(facts)})
     except SafetensorError as error:
         raise CheckpointError(f"{temporary} could not be written: {error}") from error
-    os.replace(temporary, folder / BEST_FILE)
+    os.replace(temporary, file)
     save_state(folder, state, training, processes)
+    for older in folder.glob(BEST_FILE.format(step="*")):
+        if older != file:
+            older.unlink()
 
 
 def load_progress(
@@ -170,12 +184,7 @@ def load_progress(
     CheckpointError
         If there is nothing to resume, it cannot be read, or was started with other settings.
     """
-    try:
-        with safe_open(folder / BEST_FILE, "pt") as file:
-            facts = json.loads(file.metadata()["progress"])
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no fine-tuning to resume: {error}") from error
+    facts, tensors = _read(folder)
     wanted = json.loads(json.dumps(settings))
     if differ := sorted(name for name in wanted if wanted[name] != facts["settings"].get(name)):
         raise CheckpointError(
@@ -184,11 +193,6 @@ def load_progress(
         )
     load_state(folder, state, training)
     history = [Evaluation.from_dict(values) for values in facts["history"]]
-    # a kill between the two files leaves evaluations of steps that will be taken again
-    kept = [evaluation for evaluation in history if evaluation.step <= state.step]
-    if facts["best_step"] > state.step:
-        raise CheckpointError(f"the files in {folder} are of different steps: start anew")
-    losses = facts["losses"][: len(kept) - 1]
     device = next(state.network.parameters()).device
     best = {n: t.to(device) for n, t in tensors.items() if not n.startswith((REFERENCE, BEST))}
     reference, lowest = (
@@ -197,10 +201,37 @@ def load_progress(
         else None
         for key in (REFERENCE, BEST)
     )
-    seconds = facts["seconds"]
-    return Progress(wanted, kept, losses, best, facts["best_step"], seconds, reference, lowest)
+    return Progress(
+        wanted,
+        history,
+        facts["losses"],
+        best,
+        facts["best_step"],
+        facts["seconds"],
+        reference,
+        lowest,
+    )
+
+
+def saved_seed(folder: Path) -> int:
+    """Read the seed that a fine-tuning was started with."""
+    return int(_read(folder)[0]["settings"]["random_state"])
 
 
 def holds_progress(folder: Path) -> bool:
     """Whether a fine-tuning was saved there."""
-    return (folder / BEST_FILE).exists() or (folder / STATE_FILE).exists()
+    return (folder / STATE_FILE).exists()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    best = _best_file(folder, saved_step(folder))
+    try:
+        with safe_open(best, "pt") as file:
+            facts = json.loads(file.metadata()["progress"])
+            return facts, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no fine-tuning to resume: {error}") from error
+
+
+def _best_file(folder: Path, step: int) -> Path:
+    return folder / BEST_FILE.format(step=step)

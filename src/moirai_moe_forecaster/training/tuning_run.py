@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 MICRO_BATCH_TOKENS = 8192
 SHARES = (0.25, 0.5, 0.75)
 INTERRUPTED = "interrupted"
+ASKED = "a callback asked to stop"
 DIVERGED = "diverged: the loss was not finite for several steps"
 
 Callback = Callable[[Evaluation], bool | None]
@@ -69,9 +70,12 @@ class Tuning:
         """Take steps until something ends them, or up to one of them; return what it was."""
         steps = self.training.steps if until is None else until
         started = time.perf_counter() - self.progress.seconds
-        reason, results = self.reason, []
+        # a run that had ended so, and is resumed, ends at the same step
+        reason, results = self.reason or self._out_of_patience(), []
         if self.validation and not self.progress.history:
             reason = self._judge(None, bar)
+        elif not self.progress.best:
+            self.progress.keep(self.state)
         while not reason and self.state.step < steps:
             results.append(self._step())
             bar.update()
@@ -85,8 +89,8 @@ class Tuning:
                 reason = reason or ("time is up" if stop.reason == TIME_IS_UP else INTERRUPTED)
             self.progress.seconds = time.perf_counter() - started
             if until is None and (due or reason) and reason != DIVERGED:
-                self._save()
-        if not self.validation:
+                self.save()
+        if not self.validation and reason != DIVERGED:
             with self._averaged():
                 self.progress.keep(self.state)
         if stop.reason == SIGTERM:
@@ -152,10 +156,12 @@ class Tuning:
         if found is None:
             return ""
         if any([callback(found) for callback in self.callbacks]):
-            return "a callback asked to stop"
-        if self.progress.since_best(self.training.validate_every) >= self.patience:
-            return f"no improvement in {self.patience} evaluations"
-        return ""
+            return ASKED
+        return self._out_of_patience()
+
+    def _out_of_patience(self) -> str:
+        waited = self.progress.since_best(self.training.validate_every) >= self.patience
+        return f"no improvement in {self.patience} evaluations" if waited else ""
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Before the first step there is nothing to average."""
@@ -170,7 +176,8 @@ class Tuning:
         finally:
             network.train()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write what a later run goes on from, if there is a folder for it."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             for metrics in self.lines:

@@ -1,0 +1,210 @@
+"""From checked series to marginals: every series in its views, group by group, brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.dependence import Dependence
+from moirai_moe_forecaster.inference.forecast import Marginals
+from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.prompt import make_prompt
+from moirai_moe_forecaster.inference.randomness import series_seed
+from moirai_moe_forecaster.inference.rollout import (
+    Draw,
+    Marginal,
+    frozen_rollout,
+    hidden_rollout,
+    marginalise,
+    no_draw,
+    reestimated_rollout,
+    seeded_draw,
+)
+from moirai_moe_forecaster.inference.seasons import KINDS, SeasonLength, Seasons
+from moirai_moe_forecaster.inference.series import Array, Series
+from moirai_moe_forecaster.inference.view_weights import find_seasons
+from moirai_moe_forecaster.inference.views import View, bring_together, make_views
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
+
+class Request(NamedTuple):
+    """What is asked of every series of a call.
+
+    Attributes
+    ----------
+    load : Load
+    seed : int
+    regress : bool
+        Whether known-future covariates act through a regression instead of as tokens.
+    season_length : "auto", None or tuple of int
+        Where cycles come from: found, none, or named.
+    limits : dict
+        `memory_budget` and `batch_size`, as for `in_passes`.
+    """
+
+    load: Load
+    seed: int
+    regress: bool
+    season_length: SeasonLength
+    limits: dict[str, int | None]
+
+
+def forecast_series(
+    network: MoiraiMoE,
+    batch: Sequence[Series],
+    request: Request,
+    done: Callable[[], object] = lambda: None,
+) -> tuple[Marginals, list[Seasons]]:
+    """Forecast series.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+    batch : sequence of Series
+        With all the history that cycles may be learnt from.
+    request : Request
+    done : callable
+        Called after every series.
+
+    Returns
+    -------
+    marginals : Marginals
+        Of all series.
+    seasons : list of Seasons
+        What was found in each.
+    """
+    load, limits = request.load, request.limits
+    rests, effects = list(batch), None
+    if request.regress and any(len(series.future) for series in batch):
+        rests, effects = take_out(network, batch, load, **limits)
+    seasons = find_seasons(
+        network, batch, rests, load, request.season_length, regress=request.regress, **limits
+    )
+    mirrored = [_is_short(series, load) for series in rests]
+    counts = [
+        len(found.kinds) * (2 if twice else 1)
+        for found, twice in zip(seasons, mirrored, strict=True)
+    ]
+
+    def work(members: list[int]) -> list[Marginals]:
+        views, weights = [], []
+        for index in members:
+            some, shares = _views(rests[index], seasons[index], load.horizon, mirrored[index])
+            views.append(some)
+            weights.append(shares)
+        rows = [view.series.last(load.context_length) for some in views for view in some]
+        parts = iter(_marginals(network, rows, load, request.seed))
+        return [
+            bring_together([next(parts) for _ in some], some, shares)
+            for some, shares in zip(views, weights, strict=True)
+        ]
+
+    found: dict[int, Marginals] = {}
+    device = next(network.parameters()).device
+    for index, marginals in in_passes(rests, load, device, work, counts, **limits):
+        found[index] = marginals if effects is None else marginals.moved(effects[index].T)
+        done()
+    return _stack([found[index] for index in range(len(batch))]), seasons
+
+
+def _is_short(series: Series, load: Load) -> bool:
+    """Whether a context is forecast upside down too: see `ModelConfig.mirror_up_to`."""
+    return min(series.target.shape[1], load.context_length) <= load.config.mirror_up_to
+
+
+def _views(
+    series: Series, seasons: Seasons, horizon: int, mirrored: bool
+) -> tuple[list[View], Array]:
+    """Views of a series that count, and their weights (view, variate)."""
+    views = make_views(series, seasons.periods, seasons.kinds, horizon)
+    weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
+    if mirrored:
+        views = [*views, *(view.mirrored() for view in views)]
+        weights = np.concatenate((weights, weights)) / 2
+    return views, weights
+
+
+@torch.inference_mode()
+def _marginals(
+    network: MoiraiMoE, rows: Sequence[Series], load: Load, seed: int
+) -> list[Marginals]:
+    """Forecast alike contexts in one pass and summarise each."""
+    config, horizon = network.config, load.horizon
+    blocks = -(-horizon // (config.output_patches * config.patch_size))
+    seeds = np.array([[series_seed(seed, v) for v in series.target] for series in rows])
+    device = next(network.parameters()).device
+    dependence = Dependence.of(config)
+    joint = blocks > 1 and load.paths > 0
+    draw: Draw = no_draw
+    if joint:
+        draw = seeded_draw(torch.from_numpy(seeds).to(device), load.paths, dependence)
+    prompt = make_prompt(rows, horizon, config, load.context_length)
+    if not load.paths:
+        rollout = hidden_rollout(network, prompt, blocks, draw)
+    elif load.reestimated:
+        rollout = reestimated_rollout(network, rows, horizon, blocks, draw, load.context_length)
+    else:
+        rollout = frozen_rollout(network, prompt, blocks, draw)
+    levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
+    marginal = marginalise(rollout, horizon, levels, dependence)
+    location, scale = (part[..., 0].numpy() for part in prompt.normaliser)
+    return _split(marginal, location, scale, seeds, joint=joint)
+
+
+def _split(
+    marginal: Marginal,
+    location: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    seeds: NDArray[np.int64],
+    *,
+    joint: bool,
+) -> list[Marginals]:
+    """One summary per series of a group, each with a series axis of length 1."""
+    quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
+    mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
+    share = marginal.share.cpu().numpy().astype(np.float32)
+    ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
+    return [
+        Marginals(
+            quantiles[i : i + 1],
+            mean[i : i + 1],
+            np.repeat(location[i : i + 1, None], mean.shape[1], 1),
+            scale[i : i + 1],
+            None if ranks is None else ranks[i : i + 1],
+            seeds[i : i + 1],
+            share[i : i + 1],
+        )
+        for i in range(len(mean))
+    ]
+
+
+def _ranks(draws: Tensor) -> Tensor:
+    """Rank of every path among the paths (axis 1); of equal ones the earlier path is lower."""
+    return draws.argsort(dim=1, stable=True).argsort(1)
+
+
+def _stack(summaries: Sequence[Marginals]) -> Marginals:
+    """Join summaries along the series axis; series with fewer variates are filled up with NaN."""
+    variates = max(summary.scale.shape[1] for summary in summaries)
+
+    def joined(field: str) -> Any:
+        arrays = [getattr(summary, field) for summary in summaries]
+        if arrays[0] is None:
+            return None
+        if all(array.shape[-1] == variates for array in arrays):
+            return np.concatenate(arrays)
+        filler = np.nan if arrays[0].dtype.kind == "f" else 0
+        widths = [[(0, 0)] * (a.ndim - 1) + [(0, variates - a.shape[-1])] for a in arrays]
+        return np.concatenate(
+            [np.pad(a, w, constant_values=filler) for a, w in zip(arrays, widths, strict=True)]
+        )
+
+    return Marginals(*(joined(field) for field in Marginals._fields))

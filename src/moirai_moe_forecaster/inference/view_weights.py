@@ -1,0 +1,235 @@
+"""What repeats in each series, and how far forecasts that carry it on are to be trusted.
+
+Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
+the views with and without cycles are earned: the network forecasts the last stretch of the context
+from what comes before it in each view, with everything (periods, cycles, covariates' effect,
+normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
+the strength of its cycle, to nothing where detection ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
+from moirai_moe_forecaster.inference.periods import Period, find_periods
+from moirai_moe_forecaster.inference.seasons import (
+    CYCLES_NEEDED,
+    KINDS,
+    PLAIN,
+    SeasonLength,
+    Seasons,
+)
+from moirai_moe_forecaster.inference.series import Array, Series
+from moirai_moe_forecaster.inference.views import make_views
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
+MOST_PERIODS = 2
+AT_ONCE = 256
+"""Series whose views are held in memory together."""
+LONGEST_HISTORY = 16_384
+"""In points: what cycles are learnt from at most."""
+STRETCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""In patches: how much may be forecast to weigh views. Few, so that series share passes."""
+READ_BEFORE = 64
+"""In points: how much more than a stretch is read before it."""
+
+
+class Rule(NamedTuple):
+    """How losses and strengths of cycles become weights, chosen on held-out data.
+
+    Attributes
+    ----------
+    power, curve : float
+        If a view lost a times less than the plain one, its odds rise by
+        ``a ** (power * (1 + curve * log(a)))``: little where views are alike.
+    prior : float
+        Odds of a view of full strength against the plain one, if both lost the same.
+    growth : float
+        Power of the horizon, in passes of the network, with which these odds rise.
+    least : float
+        Weight that is taken off every view: one of which nothing is left is not forecast.
+    """
+
+    power: float = 1.5
+    curve: float = 0.5
+    prior: float = 0.15
+    growth: float = 1.25
+    least: float = 0.1
+
+
+RULE = Rule()
+NAMED = RULE._replace(prior=1.0)
+"""For periods that a user names, who knows more than the values show."""
+
+
+def find_seasons(
+    network: MoiraiMoE,
+    batch: Sequence[Series],
+    rests: Sequence[Series],
+    load: Load,
+    season_length: SeasonLength,
+    *,
+    regress: bool,
+    **limits: int | None,
+) -> list[Seasons]:
+    """Find periods, and weigh the views that they make possible.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+    batch : sequence of Series
+    rests : sequence of Series
+        Of which what covariates explain was taken out.
+    load : Load
+    season_length : "auto", None or tuple of int
+        Whether periods are found, not wanted, or named.
+    regress : bool
+        Whether known-future covariates act through a regression.
+    **limits
+        `memory_budget` and `batch_size`, as for `in_passes`.
+    """
+    found = [_without_views(series, season_length) for series in rests]
+    tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
+    passes = load.horizon / (network.config.patch_size * network.config.output_patches)
+    rule = RULE if season_length == "auto" else NAMED
+    for start in range(0, len(tried), AT_ONCE):
+        chunk = tried[start : start + AT_ONCE]
+        losses = _losses(
+            network,
+            [batch[index] for index in chunk],
+            [found[index] for index in chunk],
+            load,
+            season_length,
+            regress=regress,
+            **limits,
+        )
+        for index, loss in zip(chunk, losses, strict=True):
+            weights = weigh(loss, strengths(found[index].periods), passes, rule)
+            found[index] = found[index]._replace(weights=weights)
+    return found
+
+
+def _without_views(series: Series, season_length: SeasonLength) -> Seasons:
+    periods = [periods_of(values, season_length) for values in series.target]
+    weights = np.zeros((len(KINDS), len(periods)))
+    weights[KINDS.index(PLAIN)] = 1.0
+    return Seasons(periods, weights)
+
+
+def strengths(periods: Sequence[Sequence[Period]]) -> Array:
+    """How far views are to be trusted beforehand (kind, variate): 1 for the plain one."""
+    table = np.ones((len(KINDS), len(periods)))
+    for variate, found in enumerate(periods):
+        for kind, least in enumerate(CYCLES_NEEDED):
+            if least:
+                table[kind, variate] = found[0].strength if len(found) >= least else 0.0
+    return table
+
+
+def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Array:
+    """Weights (kind, variate) of views.
+
+    Parameters
+    ----------
+    losses : ndarray, (kind, variate)
+        In a hindcast; NaN where none could be made.
+    trust : ndarray, (kind, variate)
+        Of `strengths`.
+    passes : float
+        Horizon, in passes of the network.
+    """
+    plain = KINDS.index(PLAIN)
+    odds = trust * rule.prior * max(passes, 1.0) ** rule.growth
+    odds[plain] = 1.0
+    tiny = np.finfo(np.float64).tiny
+    sizes = np.log(np.maximum(losses, tiny))
+    gain = sizes[plain] - sizes
+    # views without a loss are all alike
+    gain = np.where(np.isnan(gain).any(0), 0.0, gain)
+    earned = rule.power * gain * (1 + rule.curve * np.abs(gain))
+    weights = odds * np.exp(earned - earned.max(0))
+    weights = np.maximum(weights / weights.sum(0) - rule.least, 0.0)
+    return weights / weights.sum(0)
+
+
+def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
+    """Periods of one variate (time,); of named ones those that what is observed holds twice."""
+    if season_length is None:
+        return []
+    if season_length == "auto":
+        return find_periods(values, MOST_PERIODS)
+    seen = np.flatnonzero(~np.isnan(values))
+    held = seen[-1] + 1 - seen[0] if len(seen) else 0
+    return [Period(length, 1.0) for length in season_length if 2 * length <= held]
+
+
+def _losses(
+    network: MoiraiMoE,
+    batch: Sequence[Series],
+    seasons: Sequence[Seasons],
+    load: Load,
+    season_length: SeasonLength,
+    *,
+    regress: bool,
+    **limits: int | None,
+) -> list[Array]:
+    """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
+    size = network.config.patch_size
+    batch = [_observed(series, load.horizon) for series in batch]
+    spans = [max(load.horizon, found.longest) for found in seasons]
+    stretches = [
+        _stretch(series.target.shape[1] // 4 // size, 2 * span // size) * size
+        for series, span in zip(batch, spans, strict=True)
+    ]
+    tried = [index for index, steps in enumerate(stretches) if steps]
+    firsts = [_first(batch[index], stretches[index]) for index in tried]
+    effects = [np.zeros((len(first.target), 1)) for first in firsts]
+    if regress and any(len(series.future) for series in firsts):
+        firsts, effects = take_out(network, firsts, load, **limits)
+    losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
+    hindcasts, places = [], []
+    for index, first, effect in zip(tried, firsts, effects, strict=True):
+        steps = stretches[index]
+        known = _without_views(first, season_length)
+        last = batch[index].target[:, -steps:] - effect
+        views = make_views(first, known.periods, known.possible, steps)
+        for kind, view in zip(known.possible, views, strict=True):
+            target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
+            past = batch[index].last(target.shape[1]).past
+            series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
+            memory = max(spans[index] / size, 1.0)
+            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            places.append((index, KINDS.index(kind)))
+    for (index, number), loss in zip(
+        places, hindcast_losses(network, hindcasts, load, **limits), strict=True
+    ):
+        # what was not possible before the stretch looks like the view before it
+        losses[index][number:] = loss
+    return losses
+
+
+def _observed(series: Series, horizon: int) -> Series:
+    """From the first to the last step at which some variate is observed."""
+    seen = np.flatnonzero(~np.isnan(series.target).all(0))
+    first, end = seen[0], seen[-1] + 1
+    target, past = (part[:, first:end] for part in (series.target, series.past))
+    return Series(target, past, series.future[:, first : end + horizon])
+
+
+def _stretch(room: int, wanted: int) -> int:
+    """Patches to forecast, where there is room for so many and these would do; 0 without room."""
+    enough = [patches for patches in STRETCHES if patches <= max(min(room, wanted), min(room, 1))]
+    return max(enough, default=0)
+
+
+def _first(series: Series, steps: int) -> Series:
+    """All but the last steps of a context, with what is known ahead over these."""
+    context = series.target.shape[1]
+    first = context - steps
+    return Series(series.target[:, :first], series.past[:, :first], series.future[:, :context])

@@ -1,0 +1,137 @@
+"""Ways to look at a context that can make it easier to forecast, and the way back.
+
+A view is an invertible change of a context, after which it is read by the network. Its forecast is
+brought back, and all are averaged quantile by quantile; `inference.view_weights` says how much
+each counts for each variate.
+
+plain
+    As it is.
+cycle
+    The first of several cycles taken out.
+profile
+    All cycles taken out, and what is left divided by its usual size at each phase of the first.
+
+Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
+forecaster of values of any sign, but a network learns it only approximately, and the average of
+both errs less. Long contexts of measurements often have a shape with a meaning (nothing below zero,
+peaks by day), which their mirror image lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
+from moirai_moe_forecaster.inference.forecast import Marginals
+from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
+from moirai_moe_forecaster.inference.series import Array, Series
+
+CLEAR = 0.1
+"""Strength of a further period from which on all of its cycle is taken out."""
+
+
+class View(NamedTuple):
+    """One way to look at a series.
+
+    Attributes
+    ----------
+    series : Series
+        What the network reads.
+    effect, scale : ndarray, (variate, horizon)
+        A forecast of it is brought back as ``forecast * scale + effect``.
+    """
+
+    series: Series
+    effect: Array
+    scale: Array
+
+    def mirrored(self) -> View:
+        """Turn the targets upside down; covariates stay."""
+        series = self.series._replace(target=-self.series.target)
+        return View(series, self.effect, -self.scale)
+
+
+def make_views(
+    series: Series, periods: Sequence[Sequence[Period]], kinds: Sequence[str], horizon: int
+) -> list[View]:
+    """Change a series in some ways.
+
+    Parameters
+    ----------
+    series : Series
+    periods : sequence of sequence of Period
+        Of each variate. One without cycles stays as it is in all views, one
+        with a single cycle looks alike in `CYCLE` and `PROFILE`.
+    kinds : sequence of str
+        Of `KINDS`.
+    horizon : int
+    """
+    context = series.target.shape[1]
+    effects = np.zeros((len(KINDS), len(series.target), context + horizon))
+    scales = np.ones_like(effects)
+    for variate, values in enumerate(series.target):
+        found = periods[variate]
+        if found and set(kinds) != {PLAIN}:
+            cycles = cycles_of(values, found, horizon)
+            effects[1:, variate] = cycles.level + cycles.all
+            scales[1:, variate] = cycles.spread
+            if len(found) > 1:
+                effects[KINDS.index(CYCLE), variate] = cycles.first
+                scales[KINDS.index(CYCLE), variate] = 1.0
+    views = []
+    for kind in map(KINDS.index, kinds):
+        effect, scale = effects[kind], scales[kind]
+        target = (series.target - effect[:, :context]) / scale[:, :context]
+        seen = series._replace(target=target)
+        views.append(View(seen, effect[:, context:], scale[:, context:]))
+    return views
+
+
+def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:
+    """Continue the cycles of the periods that were found in a series (time,), at least one."""
+    lengths = [period.length for period in periods]
+    # a weak period within a strong one enters as gently as detection begins
+    inner = [min(period.strength / CLEAR, 1.0) for period in periods[1:]]
+    return find_cycles(values, lengths, ahead, [1.0, *inner])
+
+
+def bring_together(parts: Sequence[Marginals], views: Sequence[View], weights: Array) -> Marginals:
+    """Average the forecasts of a series in its views.
+
+    Parameters
+    ----------
+    parts : sequence of Marginals
+        One per view, of one series.
+    views : sequence of View
+    weights : ndarray, (view, variate)
+        Summing to 1 over the views.
+
+    Returns
+    -------
+    Marginals
+        Quantiles and means are averaged. How steps depend on each other is that of the view which
+        counts most.
+    """
+    best = int(weights.sum(1).argmax())
+    main = parts[best]
+    if len(parts) == 1 and (views[0].scale == 1).all():
+        return main.moved(views[0].effect.T)
+    quantiles, mean = np.zeros(main.quantiles.shape), np.zeros(main.mean.shape)
+    for part, view, weight in zip(parts, views, weights, strict=True):
+        nodes = part.quantiles * part.scale[:, None, None] + part.location[:, None]
+        # of a mirror image, the highest quantile is the lowest
+        nodes = np.where((view.scale < 0).T, nodes[:, ::-1], nodes)
+        quantiles += weight * (nodes * view.scale.T + view.effect.T)
+        centre = part.mean * part.scale[:, None] + part.location
+        mean += weight * (centre * view.scale.T + view.effect.T)
+    location = main.location * views[best].scale.T + views[best].effect.T
+    scale = main.scale
+    return main._replace(
+        quantiles=((quantiles - location[:, None]) / scale[:, None, None]).astype(np.float32),
+        mean=((mean - location) / scale[:, None]).astype(np.float32),
+        location=location,
+    )
