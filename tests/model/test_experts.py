@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from moirai_moe_forecaster.model import experts as experts_module
 from moirai_moe_forecaster.model.experts import Experts
 from moirai_moe_forecaster.model.routing import Routing
 
@@ -119,3 +120,18 @@ def test_gradients_are_those_of_the_loop_over_tokens() -> None:
     )
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_filling_up_in_bfloat16_changes_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x, routing = experts().requires_grad_(True), random(150, D_MODEL), routing_of(150, 2)
+    results = []
+    for block in (experts_module.BLOCK, 1):
+        monkeypatch.setattr(experts_module, "BLOCK", block)
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = module(x, routing)
+        y.float().square().mean().backward()
+        gradients = [w.grad.clone() for w in module.parameters() if w.grad is not None]
+        results.append((y.detach(), *gradients))
+    for filled, plain in zip(*results, strict=True):
+        torch.testing.assert_close(filled, plain, rtol=0.02, atol=0.02)

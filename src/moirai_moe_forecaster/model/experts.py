@@ -16,6 +16,9 @@ from moirai_moe_forecaster.model.routing import Routing
 FEW_TOKENS = range(2, 11)
 THIN = range(2, 129)
 VECTOR = 8
+# in bfloat16 every number of tokens has code of its own, made when it first occurs: the fewer the
+# better
+BLOCK = 32
 
 
 class Experts(nn.Module):
@@ -81,16 +84,18 @@ class Experts(nn.Module):
 def _swiglu(x: Tensor, weight_in: Tensor, weight_out: Tensor) -> Tensor:
     """Apply one expert to its tokens."""
     tokens = len(x)
-    extra = _fast_number(tokens) - tokens
-    if extra and _on_cpu_in_float32(x):
+    if extra := _fast_number(x) - tokens:
         x = F.pad(x, (0, 0, 0, extra))
     gate, linear = _product(x, weight_in).chunk(2, -1)
     gated = F.silu(gate) * linear
     return _product(gated.contiguous() if len(x) in FEW_TOKENS else gated, weight_out)[:tokens]
 
 
-def _fast_number(tokens: int) -> int:
+def _fast_number(x: Tensor) -> int:
     """How many tokens take the least time if some are added: not one, nor parts of a vector."""
+    tokens = len(x)
+    if not _on_cpu_in_float32(x):
+        return tokens if x.is_cuda or tokens < BLOCK else -(-tokens // BLOCK) * BLOCK
     if tokens in FEW_TOKENS or tokens > THIN[-1]:
         return tokens
     return 2 if tokens == 1 else max(-(-tokens // VECTOR), 2) * VECTOR
@@ -104,7 +109,8 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _on_cpu_in_float32(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and not x.is_cuda
+    kind = x.device.type
+    return x.dtype == torch.float32 and kind == "cpu" and not torch.is_autocast_enabled(kind)
 
 
 class _Take(torch.autograd.Function):

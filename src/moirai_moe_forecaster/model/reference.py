@@ -79,17 +79,23 @@ def reference(
     Tensor, (..., feature)
         NaN where nothing is known; `split_reference` names the parts.
     """
-    last, mean = _past_cycles(signal, seen, cycles.length)
+    found = cycles.length > 0
+    signals, _ = found.nonzero(as_tuple=True)
+    past = _past_cycles(signal[signals], seen[signals], cycles.length[found])
     # (..., period, point): where in the last cycle before the end a point lies
     length = cycles.length[row][..., None]
     period, step = length.clamp_min(1), torch.arange(ahead, device=signal.device)
     at = end[..., None, None] + step - period * (step // period + 1)
-    number = row[..., None] * cycles.length.shape[-1] + torch.arange(
-        cycles.length.shape[-1], device=signal.device
-    )
-    place = number[..., None] * signal.shape[1] + at.clamp_min(0)
     known = (at >= 0) & (length > 0)
-    values = [torch.where(known, part.flatten()[place], torch.nan) for part in (last, mean)]
+    # number of a signal's period among those that were found
+    number = (found.flatten().cumsum(0) - 1).clamp_min(0).view(found.shape)
+    place = number[row][..., None] * signal.shape[1] + at.clamp_min(0)
+    values = [
+        torch.where(known, part.flatten()[place], torch.nan)
+        if len(part)
+        else torch.full(at.shape, torch.nan, device=signal.device, dtype=signal.dtype)
+        for part in past
+    ]
     strength = torch.where(length > 0, cycles.strength[row][..., None], torch.nan)
     logarithm = torch.where(length > 0, period.log(), torch.nan)
     return torch.cat((*values, strength, logarithm), -1).flatten(-2)
@@ -100,18 +106,22 @@ def _past_cycles(signal: Tensor, seen: Tensor, length: Tensor) -> tuple[Tensor, 
 
     Sums over 1, 2, 4, ... cycles double until they reach `2 ** DOUBLINGS`.
 
+    Parameters
+    ----------
+    signal : Tensor, (signal, time)
+    seen : Tensor of bool, (signal, time)
+    length : Tensor of int64, (signal,)
+
     Returns
     -------
-    last, mean : Tensor, (signal, period, time)
+    last, mean : Tensor, (signal, time)
         NaN where none of the cycles was seen.
     """
-    shape = (*length.shape, signal.shape[1])
-    here = seen[:, None].expand(shape)
-    last = torch.where(here, signal[:, None], torch.nan)
-    total, weight = torch.where(here, signal[:, None], 0.0), here.to(signal.dtype)
+    last = torch.where(seen, signal, torch.nan)
+    total, weight = torch.where(seen, signal, 0.0), seen.to(signal.dtype)
     time = torch.arange(signal.shape[1], device=signal.device)
     for cycles in (2**doubling for doubling in range(DOUBLINGS)):
-        at = time - cycles * length[..., None]
+        at = time - cycles * length[:, None]
         there, at = at >= 0, at.clamp_min(0)
         share = DECAY**cycles * there
         total = total + share * total.gather(-1, at)
