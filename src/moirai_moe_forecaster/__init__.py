@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE
     from moirai_moe_forecaster.routing_report import RoutingReport
-    from moirai_moe_forecaster.training.loop import pretrain
+    from moirai_moe_forecaster.training.pretrain import pretrain
 
 
 def __getattr__(name: str) -> Any:
