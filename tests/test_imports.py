@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -13,14 +14,15 @@ import pytest
 
 import moirai_moe_forecaster
 from moirai_moe_forecaster.errors import MissingExtraError
+from moirai_moe_forecaster.moved import MOVED
 
 ROOT = Path(moirai_moe_forecaster.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 LAYERS = [
-    {"config", "errors", "__version__"},
+    {"config", "errors", "moved", "__version__"},
     {"model"},
-    {"official_layout"},
-    {"checkpoint", "adapters_file", "inference"},
+    {"checkpoint"},
+    {"inference"},
     {"training", "evaluation", "routing_report", "plotting"},
     {"html_report"},
     {
@@ -90,7 +92,7 @@ def layer(name: str) -> int:
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_point_down(path: Path) -> None:
     if path.name == "__init__.py" and len(path.parts) == 1:
-        own = -1  # the package itself imports nothing of its own
+        own = 0  # the package itself imports nothing of its own but where modules have moved
     else:
         own = layer(path.parts[0].removesuffix(".py"))
     for name in module_level_imports(path):
@@ -141,3 +143,15 @@ def test_every_public_name_can_be_imported() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         moirai_moe_forecaster.nothing  # noqa: B018
     assert set(moirai_moe_forecaster.__all__) <= set(dir(moirai_moe_forecaster))
+
+
+@pytest.mark.parametrize(("before", "now"), MOVED.items())
+def test_names_of_moved_modules_are_found_where_they_were(before: str, now: str) -> None:
+    old, new = (importlib.import_module(f"moirai_moe_forecaster.{name}") for name in (before, now))
+    own = [
+        name
+        for name, value in vars(new).items()
+        if getattr(value, "__module__", "") == new.__name__
+    ]
+    assert own
+    assert all(getattr(old, name) is getattr(new, name) for name in own)
