@@ -6,14 +6,12 @@ Names are imported on first use, so that importing the package costs next to not
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.moved import MovedModules
+from moirai_moe_forecaster.moved import register
 
+register()
 __version__ = "0.1.0"
-
-sys.meta_path.append(MovedModules())
 
 _HOME = {
     "MoiraiMoE": "model.network",

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("mode 'full' changes all weights and has no adapters: leave --write out")
     _check_output(arguments)
     data = read_data(arguments)
-    from moirai_moe_forecaster.inference.panel import read_panel
+    from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = data.targets[0] if len(data.targets) == 1 else data.targets

@@ -14,9 +14,9 @@ import torch
 from official_checkpoint import weights_digest, write_official_checkpoint
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill, make_prompt
 from moirai_moe_forecaster.inference.rollout import frozen_rollout, reestimated_rollout
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.distribution.components import (
     LogNormal,
     NegativeBinomial,
