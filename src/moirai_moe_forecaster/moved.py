@@ -12,7 +12,7 @@ from types import ModuleType
 PACKAGE = "moirai_moe_forecaster"
 # old path -> new path, both within the package
 MOVED = {
-    "evaluation.panel": "data.items",
+    "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.seasonality",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
