@@ -21,8 +21,8 @@ MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 LAYERS = [
     {"config", "errors", "moved", "__version__"},
     {"data", "model"},
-    {"official_layout"},
-    {"checkpoint", "adapters_file", "inference"},
+    {"checkpoint"},
+    {"inference"},
     {"training", "evaluation", "routing_report", "plotting"},
     {"html_report"},
     {

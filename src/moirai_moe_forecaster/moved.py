@@ -12,12 +12,19 @@ from types import ModuleType
 PACKAGE = "moirai_moe_forecaster"
 # old path -> new path, both within the package
 MOVED = {
+    "adapters_file": "checkpoint.adapters",
     "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.seasonality",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
     "inference.panel": "data.panel",
     "inference.series": "data.series",
+    "model.components": "model.distribution.components",
+    "model.experts": "model.moe",
+    "model.mixture": "model.distribution.mixture",
+    "model.negative_binomial": "model.distribution.negative_binomial",
+    "model.student_t": "model.distribution.student_t",
+    "official_layout": "checkpoint.official",
 }
 
 

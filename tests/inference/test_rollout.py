@@ -20,7 +20,7 @@ from moirai_moe_forecaster.inference.rollout import (
     reestimated_rollout,
     seeded_draw,
 )
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network

@@ -24,7 +24,7 @@ from moirai_moe_forecaster.adapters.darts_batches import (
     read_batch,
     read_numbers,
 )
-from moirai_moe_forecaster.checkpoint import hollow_network
+from moirai_moe_forecaster.checkpoint.store import hollow_network
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Array, Series

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.adapters_file import (
+from moirai_moe_forecaster.checkpoint.adapters import (
     Adapters,
     adapted_network,
     holds_adapters,
@@ -20,7 +20,7 @@ from moirai_moe_forecaster.adapters_file import (
     load_adapters,
     save_adapters,
 )
-from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from moirai_moe_forecaster.checkpoint.store import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import (
     check_count,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE
+from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_device, read_dtype
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.adapters_file import BUNDLED, Adapters, fingerprint
+from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters, fingerprint
 from moirai_moe_forecaster.config import Precision, TrainConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Series, read_series
