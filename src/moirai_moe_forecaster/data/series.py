@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from moirai_moe_forecaster.data.numbers import Array, is_numeric, read_matrix, read_numbers
+from moirai_moe_forecaster.data.numbers import Array as Array
+from moirai_moe_forecaster.data.numbers import is_numeric, read_matrix, read_numbers
 from moirai_moe_forecaster.errors import InvalidInputError
 
 
