@@ -13,7 +13,7 @@ PACKAGE = "moirai_moe_forecaster"
 # old path -> new path, both within the package
 MOVED = {
     "adapters_file": "checkpoint.adapters",
-    "evaluation.panel": "data.items",
+    "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.seasonality",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
