@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.moved import register
+
+register()
 __version__ = "0.1.0"
 
 _HOME = {
