@@ -14,7 +14,7 @@ PACKAGE = "moirai_moe_forecaster"
 MOVED = {
     "adapters_file": "checkpoint.adapters",
     "evaluation.panel": "data.series",
-    "evaluation.seasonality": "data.seasonality",
+    "evaluation.seasonality": "data.times",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
     "inference.panel": "data.panel",
@@ -25,6 +25,15 @@ MOVED = {
     "model.negative_binomial": "model.distribution.negative_binomial",
     "model.student_t": "model.distribution.student_t",
     "official_layout": "checkpoint.official",
+    "training.continuation": "tuning.likelihood",
+    "training.corpus": "training.data.corpus",
+    "training.judging": "tuning.validation",
+    "training.loop": "training.pretrain",
+    "training.lora": "tuning.lora",
+    "training.metrics": "training.monitoring",
+    "training.processes": "training.distributed",
+    "training.tuning_report": "tuning.report",
+    "training.windows": "training.data.batches",
 }
 
 
