@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster import moved
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -20,7 +22,7 @@ _HOME = {
     "MoiraiMoEForecaster": "adapters.sktime",
     "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
-    "RoutingReport": "routing_report",
+    "RoutingReport": "reports.routing",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.forecast import Forecast
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
     from moirai_moe_forecaster.training.loop import pretrain
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
