@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster import moved
+from moirai_moe_forecaster.moved import register
 
+register()
 __version__ = "0.1.0"
 
 _HOME = {
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.model.network import MoiraiMoE
     from moirai_moe_forecaster.reports.routing import RoutingReport
     from moirai_moe_forecaster.training.loop import pretrain
-
-moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,49 +1,57 @@
-"""Where modules of earlier versions are now: pickles, saves and imports that name them still work.
-
-Only names that something outside may hold belong here: those in pickles of fitted forecasters,
-saves of Darts and states of training runs, and those that the documentation gave.
-"""
+"""Module paths of earlier versions, as scripts, pickles and saved models name them."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from importlib.abc import Loader
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 PACKAGE = "moirai_moe_forecaster"
+# old path -> new path, both within the package
 MOVED = {
     "adapters.darts_module": "adapters.darts.module",
     "adapters.distribution": "adapters.sktime.distribution",
     "adapters.sktime_context": "adapters.sktime.context",
     "adapters.sktime_tuning": "adapters.sktime.tuning",
+    "adapters_file": "checkpoint.adapters",
+    "evaluation.panel": "data.items",
+    "evaluation.seasonality": "data.seasonality",
     "html_report": "reports.html",
+    "inference.arguments": "data.arguments",
+    "inference.frame": "inference.dataframe",
+    "inference.panel": "data.panel",
+    "inference.series": "data.series",
+    "model.components": "model.distribution.components",
+    "model.experts": "model.moe",
+    "model.mixture": "model.distribution.mixture",
+    "model.negative_binomial": "model.distribution.negative_binomial",
+    "model.student_t": "model.distribution.student_t",
+    "official_layout": "checkpoint.official",
     "routing_report": "reports.routing",
 }
 
 
-class MovedModules(Loader):
-    """An importer of last resort: an old name is the module of the new one."""
+class MovedModules(MetaPathFinder, Loader):
+    """Import a module under its old path as the module that it is now."""
 
-    @classmethod
-    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Return a specification for a name that moved, and None for any other."""
-        package, _, own = name.partition(".")
-        return ModuleSpec(name, cls()) if package == PACKAGE and own in MOVED else None
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make an empty module, which is then replaced."""
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for an old path, and None for any other name."""
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == PACKAGE and name in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module that moved in the place of the empty one."""
+        """Put the module of the new path in the place of the old one."""
         name = module.__name__
-        own = name.partition(".")[2]
-        sys.modules[name] = importlib.import_module(f"{PACKAGE}.{MOVED[own]}")
+        moved = MOVED[name.removeprefix(f"{PACKAGE}.")]
+        sys.modules[name] = importlib.import_module(f"{PACKAGE}.{moved}")
 
 
-def install() -> None:
-    """Ask for old names where Python finds nothing, so that nothing else costs more."""
-    if MovedModules not in sys.meta_path:
-        sys.meta_path.append(MovedModules)
+def register() -> None:
+    """Make old paths importable; modules that exist go first."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

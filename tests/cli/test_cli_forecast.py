@@ -11,8 +11,8 @@ import pytest
 
 from moirai_moe_forecaster import cli
 from moirai_moe_forecaster.cli.forecast import draw
-from moirai_moe_forecaster.inference.frame import forecast_frame
-from moirai_moe_forecaster.inference.panel import Columns
+from moirai_moe_forecaster.data.panel import Columns
+from moirai_moe_forecaster.inference.dataframe import forecast_frame
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.rollout import frozen_rollout
-from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.training.continuation import continuation_losses
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 

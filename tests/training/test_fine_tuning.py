@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE, apply_adapters, load_adapters
 from moirai_moe_forecaster.checkpoint import CheckpointInfo
+from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE, apply_adapters, load_adapters
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.training import tuning_progress, tuning_run

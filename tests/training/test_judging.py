@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.evaluation.tasks import rolling_task, score_pipeline
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.training.held_out import last_windows
 from moirai_moe_forecaster.training.judging import Evaluation, Losses, evaluate
 from tiny_network import tiny_network

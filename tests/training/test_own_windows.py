@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.held_out import split_by_time
 from moirai_moe_forecaster.training.own_windows import OwnWindows

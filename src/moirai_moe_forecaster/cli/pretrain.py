@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     weights, exclude = corpus_options(arguments.corpus)
     import logging
 
-    from moirai_moe_forecaster.checkpoint import save_checkpoint
+    from moirai_moe_forecaster.checkpoint.store import save_checkpoint
     from moirai_moe_forecaster.training.corpus import read_corpus
     from moirai_moe_forecaster.training.loop import pretrain
     from moirai_moe_forecaster.training.processes import is_first_process
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _start(arguments: argparse.Namespace) -> tuple[ModelConfig, Mapping[str, Any] | None]:
     """Architecture and, of a checkpoint, weights that a run starts or goes on with."""
-    from moirai_moe_forecaster.checkpoint import load_checkpoint
+    from moirai_moe_forecaster.checkpoint.store import load_checkpoint
     from moirai_moe_forecaster.training.state import saved_model
 
     if arguments.resume:

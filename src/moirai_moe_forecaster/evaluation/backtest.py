@@ -11,6 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.items import (
+    Item,
+    Window,
+    is_panel,
+    match_items,
+    read_items,
+)
+from moirai_moe_forecaster.data.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import (
@@ -20,14 +28,6 @@ from moirai_moe_forecaster.evaluation.metrics import (
     needed_levels,
     score_terms,
 )
-from moirai_moe_forecaster.evaluation.panel import (
-    Item,
-    Window,
-    is_panel,
-    match_items,
-    read_items,
-)
-from moirai_moe_forecaster.evaluation.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
 
 Array = NDArray[np.float64]

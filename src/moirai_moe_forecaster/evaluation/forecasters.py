@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.items import Item, Window
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, needed_levels
 from moirai_moe_forecaster.evaluation.naive import seasonal_naive
-from moirai_moe_forecaster.evaluation.panel import Item, Window
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
 from moirai_moe_forecaster.evaluation.tasks import Task
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster import __version__
+from moirai_moe_forecaster.data.items import Item, match_items, read_items
 from moirai_moe_forecaster.errors import MissingExtraError
 from moirai_moe_forecaster.evaluation.forecasters import Variant
-from moirai_moe_forecaster.evaluation.panel import Item, match_items, read_items
 from moirai_moe_forecaster.plotting.points import lonely
 
 if TYPE_CHECKING:

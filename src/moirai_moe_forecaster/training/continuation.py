@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch, patches
 from moirai_moe_forecaster.training.packing import LARGEST_INPUT, LARGEST_TARGET

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.adapters_file import BUNDLED, Adapters, fingerprint
+from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters, fingerprint
 from moirai_moe_forecaster.config import Precision, TrainConfig
+from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
-from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
-from moirai_moe_forecaster.inference.series import Series, read_series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.held_out import Split, default_horizon, split
 from moirai_moe_forecaster.training.judging import Evaluation

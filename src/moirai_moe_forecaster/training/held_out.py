@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.series import Series, read_series
 
 FEWEST_BEFORE = 4
 FEWEST_OBSERVED = 3

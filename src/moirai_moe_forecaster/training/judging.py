@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.evaluation.metrics import (
     COVERAGES,
     LEVELS,
@@ -16,7 +17,6 @@ from moirai_moe_forecaster.evaluation.metrics import (
     score_terms,
 )
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import Array
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.held_out import HeldOut
 

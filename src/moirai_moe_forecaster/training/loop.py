@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.checkpoint import save_checkpoint
+from moirai_moe_forecaster.checkpoint.store import save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, TrainingError
 from moirai_moe_forecaster.model.network import MoiraiMoE

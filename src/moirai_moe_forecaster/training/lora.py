@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from moirai_moe_forecaster.adapters_file import DOWN, UP
+from moirai_moe_forecaster.checkpoint.adapters import DOWN, UP
 from moirai_moe_forecaster.errors import ConfigError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.routing import balance_loss, expert_counts
 from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches

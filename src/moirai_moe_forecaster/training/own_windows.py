@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.continuation import left_to_network
 from moirai_moe_forecaster.training.held_out import can_be_learned

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.adapters_file import DOWN
+from moirai_moe_forecaster.checkpoint.adapters import DOWN
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.training.judging import Evaluation, Losses

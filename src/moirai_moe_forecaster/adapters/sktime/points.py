@@ -16,10 +16,10 @@ from moirai_moe_forecaster.adapters.sktime.instances import (
     positions_of,
     target_values,
 )
+from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import read_series
 
 
 class Points(NamedTuple):

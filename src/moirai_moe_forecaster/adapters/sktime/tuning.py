@@ -14,8 +14,8 @@ from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime.context import Context
 from moirai_moe_forecaster.adapters.sktime.instances import target_values, told_frequency
+from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.arguments import read_device
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.training.lora import LoraConfig

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moirai_moe_forecaster.model.incomplete_beta import incomplete_beta
-from moirai_moe_forecaster.model.student_t import positive
+from moirai_moe_forecaster.model.distribution.incomplete_beta import incomplete_beta
+from moirai_moe_forecaster.model.distribution.student_t import positive
 
 LARGEST_COUNT = 2.0**22
 SMALL_COUNTS = 64

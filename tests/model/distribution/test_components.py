@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from moirai_moe_forecaster.model.components import (
+from moirai_moe_forecaster.model.distribution.components import (
     FIXED_SCALE,
     KINDS,
     Distribution,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import Component
-from moirai_moe_forecaster.model.components import KINDS, Distribution
-from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
-from moirai_moe_forecaster.model.quantiles import quantiles, quantiles_at
+from moirai_moe_forecaster.model.distribution.components import KINDS, Distribution
+from moirai_moe_forecaster.model.distribution.negative_binomial import NegativeBinomial
+from moirai_moe_forecaster.model.distribution.quantiles import quantiles, quantiles_at
 
 
 def raw_size(components: Sequence[Component]) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moirai_moe_forecaster.data.panel import Columns, read_frame, read_panel
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.panel import Columns, read_frame, read_panel
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.inference.frame_formats import to_pandas
-from moirai_moe_forecaster.inference.frame_rows import Rows, read_rows
-from moirai_moe_forecaster.inference.frame_times import Grids
+from moirai_moe_forecaster.data.formats import to_pandas
+from moirai_moe_forecaster.data.grids import Grids
+from moirai_moe_forecaster.data.rows import Rows, read_rows
 
 Array = NDArray[np.float64]
 

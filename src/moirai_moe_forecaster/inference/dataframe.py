@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.formats import to_pandas
+from moirai_moe_forecaster.data.panel import Columns, LongFrame, names_of, read_frame
+from moirai_moe_forecaster.data.rows import plain, read_rows
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.arguments import check_count
 from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
-from moirai_moe_forecaster.inference.frame_formats import to_pandas
-from moirai_moe_forecaster.inference.frame_rows import plain, read_rows
-from moirai_moe_forecaster.inference.panel import Columns, LongFrame, names_of, read_frame
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline

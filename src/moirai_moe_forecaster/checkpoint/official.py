@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import Component, ModelConfig
 from moirai_moe_forecaster.errors import ConfigError
-from moirai_moe_forecaster.model.components import FIXED_SCALE, KINDS
+from moirai_moe_forecaster.model.distribution.components import FIXED_SCALE, KINDS
 
 OFFICIAL_LICENCE = "CC-BY-NC-4.0"
 OFFICIAL_HEAD_DIM = 64

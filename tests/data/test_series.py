@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.series import Series, read_series
 
 ONE = np.array([3.0, 1.0, np.nan, 4.0])
 TWO = np.array([[1.0, 2.0], [3.0, np.nan], [5.0, 6.0]])

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import Component
-from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
-from moirai_moe_forecaster.model.student_t import LARGEST_EXPONENT, StudentT, positive
+from moirai_moe_forecaster.model.distribution.negative_binomial import NegativeBinomial
+from moirai_moe_forecaster.model.distribution.student_t import LARGEST_EXPONENT, StudentT, positive
 
 FIXED_SCALE = 1e-3
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

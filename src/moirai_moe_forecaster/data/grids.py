@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.rows import Clock, Rows
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.frame_rows import Clock, Rows
 
 Whole = NDArray[np.int64]
 

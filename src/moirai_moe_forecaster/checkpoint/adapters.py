@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
+from moirai_moe_forecaster.checkpoint.store import CONFIG_FILE, Checkpoint, load_checkpoint
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 

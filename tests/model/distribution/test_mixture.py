@@ -11,13 +11,13 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import OFFICIAL_MIXTURE, Component
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.model.components import (
+from moirai_moe_forecaster.model.distribution.components import (
     LogNormal,
     NegativeBinomial,
     NormalFixed,
     StudentT,
 )
-from moirai_moe_forecaster.model.mixture import Affine, Mixture, raw_size
+from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture, raw_size
 
 LEVELS = torch.tensor(
     [1e-4, 1e-3, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999]

@@ -13,18 +13,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moirai_moe_forecaster.model.components import (
+from moirai_moe_forecaster.model.distribution.components import (
     FIXED_SCALE,
     Distribution,
     LogNormal,
     NormalFixed,
 )
-from moirai_moe_forecaster.model.negative_binomial import (
+from moirai_moe_forecaster.model.distribution.negative_binomial import (
     LARGEST_COUNT,
     SMALL_COUNTS,
     NegativeBinomial,
 )
-from moirai_moe_forecaster.model.student_t import LogGammaRatio, StudentT, polynomial
+from moirai_moe_forecaster.model.distribution.student_t import LogGammaRatio, StudentT, polynomial
 
 TINY = 1e-12
 FARTHEST = 1e15

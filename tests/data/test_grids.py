@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moirai_moe_forecaster.data.panel import Columns, LongFrame, read_frame
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.panel import Columns, LongFrame, read_frame
 
 
 def read(when: Any, **options: Any) -> LongFrame:

@@ -25,10 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
-from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.official_layout import (
+from moirai_moe_forecaster.checkpoint.official import (
     NAMES_IN_AN_ERROR,
     OFFICIAL_LICENCE,
     count_experts,
@@ -40,6 +37,9 @@ from moirai_moe_forecaster.official_layout import (
     several,
     to_official,
 )
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
+from moirai_moe_forecaster.model.network import MoiraiMoE
 
 Layout = Literal["native", "official"]
 

@@ -23,15 +23,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hub_server import Files, HubServer, Request, commit_of
-from moirai_moe_forecaster import checkpoint
-from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint
+from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint, store
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from parity.official_checkpoint import official_config, write_official_checkpoint
 
-GOLDEN = Path(__file__).parent / "parity" / "golden"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 NATIVE = ModelConfig(
     d_model=16, d_ff=8, num_layers=2, num_heads=2, num_experts=4, experts_per_token=2
 )
@@ -40,7 +39,7 @@ OFFICIAL = ModelConfig.official(d_model=128, d_ff=8, num_layers=2, num_heads=2)
 
 @pytest.fixture(autouse=True)
 def _nothing_warned_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_warned", set())
+    monkeypatch.setattr(store, "_warned", set())
 
 
 def random_network(config: ModelConfig, seed: int = 0) -> MoiraiMoE:
@@ -520,7 +519,7 @@ class TestSaving:
             file.write_bytes(b"half of it")
             raise OSError("No space left on device")
 
-        monkeypatch.setattr(checkpoint, "save_file", full_disk)
+        monkeypatch.setattr(store, "save_file", full_disk)
         with pytest.raises(OSError, match="No space left"):
             save_checkpoint(random_network(OFFICIAL), native)
         assert sorted(os.listdir(native)) == ["config.json", "model.safetensors"]
@@ -617,13 +616,13 @@ class TestPlaces:
         self, name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(checkpoint, "_download", lambda *_: pytest.fail("asked the Hub"))
+        monkeypatch.setattr(store, "_download", lambda *_: pytest.fail("asked the Hub"))
         with pytest.raises(CheckpointError, match=r"a directory that holds config\.json") as caught:
             load_checkpoint(name)
         assert repr(name) in str(caught.value)
 
     def test_a_path_object_is_never_a_hub_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "_download", lambda *_: pytest.fail("asked the Hub"))
+        monkeypatch.setattr(store, "_download", lambda *_: pytest.fail("asked the Hub"))
         with pytest.raises(CheckpointError, match="does not exist"):
             load_checkpoint(Path("organisation/name"))
 
@@ -657,7 +656,7 @@ class TestPlaces:
     def test_an_installation_without_weights_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(checkpoint, "files", lambda package: tmp_path)
+        monkeypatch.setattr(store, "files", lambda package: tmp_path)
         with pytest.raises(CheckpointError, match="bundled checkpoint is missing"):
             load_checkpoint()
 
@@ -676,7 +675,7 @@ class TestPlaces:
 
 def pretend_bundled(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(directory, directory.parent / "package" / "weights")
-    monkeypatch.setattr(checkpoint, "files", lambda package: directory.parent / "package")
+    monkeypatch.setattr(store, "files", lambda package: directory.parent / "package")
 
 
 class TestLicence:

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
+from moirai_moe_forecaster.data.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.seasonality import frequency_of, season_of
 
 
 @pytest.mark.parametrize(

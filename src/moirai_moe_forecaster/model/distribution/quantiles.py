@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moirai_moe_forecaster.model.components import Distribution
-from moirai_moe_forecaster.model.curves import Curve, Unit, curve_of
-from moirai_moe_forecaster.model.negative_binomial import NegativeBinomial
+from moirai_moe_forecaster.model.distribution.components import Distribution
+from moirai_moe_forecaster.model.distribution.curves import Curve, Unit, curve_of
+from moirai_moe_forecaster.model.distribution.negative_binomial import NegativeBinomial
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.model.mixture import Mixture
+    from moirai_moe_forecaster.model.distribution.mixture import Mixture
 
 GRID = 32
 REFINED_GRID = 48
