@@ -24,7 +24,7 @@ LAYERS = [
     {"checkpoint"},
     {"inference"},
     {"training", "evaluation", "plotting"},
-    {"reports"},
+    {"tuning", "reports"},
     {"adapters", "cli"},
     {"__main__"},
 ]
@@ -38,7 +38,6 @@ ALLOWED_LIBRARIES = {
         "inference/dataframe.py",
         "inference/pipeline.py",
         "inference/seasons.py",
-        "training/windows.py",
         "evaluation",
         "reports",
         "adapters",

@@ -17,7 +17,7 @@ MOVED = {
     "adapters.sktime_context": "adapters.sktime.context",
     "adapters.sktime_tuning": "adapters.sktime.tuning",
     "adapters_file": "checkpoint.adapters",
-    "evaluation.panel": "data.items",
+    "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.seasonality",
     "html_report": "reports.html",
     "inference.arguments": "data.arguments",
@@ -31,6 +31,15 @@ MOVED = {
     "model.student_t": "model.distribution.student_t",
     "official_layout": "checkpoint.official",
     "routing_report": "reports.routing",
+    "training.continuation": "tuning.likelihood",
+    "training.corpus": "training.data.corpus",
+    "training.judging": "tuning.validation",
+    "training.loop": "training.pretrain",
+    "training.lora": "tuning.lora",
+    "training.metrics": "training.monitoring",
+    "training.processes": "training.distributed",
+    "training.tuning_report": "tuning.report",
+    "training.windows": "training.data.batches",
 }
 
 
