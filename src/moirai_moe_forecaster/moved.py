@@ -18,7 +18,7 @@ MOVED = {
     "adapters.sktime_tuning": "adapters.sktime.tuning",
     "adapters_file": "checkpoint.adapters",
     "evaluation.panel": "data.series",
-    "evaluation.seasonality": "data.seasonality",
+    "evaluation.seasonality": "data.times",
     "html_report": "reports.html",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
