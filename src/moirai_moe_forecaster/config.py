@@ -89,7 +89,7 @@ class ModelConfig:
         cycle earlier (`model.reference`), and predicts by gates on it. Officially 0.
     exchange_channels : int, default=0
         Channels of a convolution by which the points that a token predicts look at each other
-        (`model.exchange`). Officially 0: none.
+        (`model.refinement`). Officially 0: none.
 
     Raises
     ------

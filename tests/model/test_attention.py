@@ -8,10 +8,12 @@ from torch import Tensor
 
 from moirai_moe_forecaster.model.attention import (
     AnyVariateAttention,
+    Rotation,
     Visibility,
+    rotate,
+    rotation,
     visibility,
 )
-from moirai_moe_forecaster.model.rotary import Rotation, rotate, rotation
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 D_MODEL, HEADS, HEAD_DIM = 16, 2, 8

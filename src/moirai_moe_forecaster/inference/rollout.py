@@ -22,8 +22,7 @@ from moirai_moe_forecaster.inference.randomness import stratified
 from moirai_moe_forecaster.model.attention import KeyValue, visibility
 from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.scaler import Normaliser
-from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch
 
 
 class Block(NamedTuple):

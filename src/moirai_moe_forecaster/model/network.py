@@ -17,16 +17,15 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.model.attention import (
     AnyVariateAttention,
     KeyValue,
+    RMSNorm,
+    Rotation,
     Visibility,
+    rotation,
     visibility,
 )
 from moirai_moe_forecaster.model.distribution.mixture import Mixture, raw_size
-from moirai_moe_forecaster.model.exchange import OutputExchange
-from moirai_moe_forecaster.model.gated_reference import GatedReference
-from moirai_moe_forecaster.model.moe import Experts
-from moirai_moe_forecaster.model.norm import RMSNorm
-from moirai_moe_forecaster.model.rotary import Rotation, rotation
-from moirai_moe_forecaster.model.routing import CentroidRouter, LinearRouter, Routing
+from moirai_moe_forecaster.model.moe import CentroidRouter, Experts, LinearRouter, Routing
+from moirai_moe_forecaster.model.refinement import GatedReference, OutputExchange
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 
@@ -133,7 +132,7 @@ class MoiraiMoE(nn.Module):
 
     Notes
     -----
-    Inputs are standardised values; `moirai_moe_forecaster.model.scaler` makes them. Different from
+    Inputs are standardised values; `moirai_moe_forecaster.model.tokens` makes them. Different from
     a language model: a token is a patch of numbers, attention spans the variates of a sample, and
     the head gives a continuous mixture per point instead of logits over a vocabulary.
     """
