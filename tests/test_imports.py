@@ -24,7 +24,7 @@ LAYERS = [
     {"checkpoint"},
     {"inference"},
     {"training", "evaluation", "routing_report", "plotting"},
-    {"html_report"},
+    {"tuning", "html_report"},
     {
         "adapters",
         "cli",
@@ -50,7 +50,6 @@ ALLOWED_LIBRARIES = {
         "inference/dataframe.py",
         "inference/pipeline.py",
         "inference/seasons.py",
-        "training/windows.py",
         "evaluation",
         "routing_report.py",
         "adapters",

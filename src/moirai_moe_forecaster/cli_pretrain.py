@@ -97,9 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from moirai_moe_forecaster.checkpoint.store import save_checkpoint
-    from moirai_moe_forecaster.training.corpus import read_corpus
-    from moirai_moe_forecaster.training.loop import pretrain
-    from moirai_moe_forecaster.training.processes import is_first_process
+    from moirai_moe_forecaster.training.data.corpus import read_corpus
+    from moirai_moe_forecaster.training.distributed import is_first_process
+    from moirai_moe_forecaster.training.pretrain import pretrain
 
     logging.basicConfig(format="%(message)s")
     silent = arguments.quiet or not is_first_process()

@@ -13,7 +13,7 @@ PACKAGE = "moirai_moe_forecaster"
 # old path -> new path, both within the package
 MOVED = {
     "adapters_file": "checkpoint.adapters",
-    "evaluation.panel": "data.items",
+    "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.seasonality",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
@@ -31,6 +31,15 @@ MOVED = {
     "model.scaler": "model.tokens",
     "model.student_t": "model.distribution.student_t",
     "official_layout": "checkpoint.official",
+    "training.continuation": "tuning.likelihood",
+    "training.corpus": "training.data.corpus",
+    "training.judging": "tuning.validation",
+    "training.loop": "training.pretrain",
+    "training.lora": "tuning.lora",
+    "training.metrics": "training.monitoring",
+    "training.processes": "training.distributed",
+    "training.tuning_report": "tuning.report",
+    "training.windows": "training.data.batches",
 }
 
 

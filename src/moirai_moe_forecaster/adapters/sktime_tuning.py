@@ -18,7 +18,7 @@ from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.tuning import fine_tune
-from moirai_moe_forecaster.training.lora import LoraConfig
+from moirai_moe_forecaster.tuning.lora import LoraConfig
 
 # "zero-shot" trains in pretrain only
 MODES = {"zero-shot": "lora", "minimal": "head", "full": "full", "peft": "lora"}

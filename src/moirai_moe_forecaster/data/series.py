@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from numbers import Real
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.numbers import Array as Array
+from moirai_moe_forecaster.data.numbers import is_numeric, read_matrix, read_numbers
 from moirai_moe_forecaster.errors import InvalidInputError
-
-Array = NDArray[np.float64]
 
 
 class Series(NamedTuple):
@@ -56,12 +55,88 @@ class SeriesBatch(NamedTuple):
     names: list[Hashable]
 
 
-class _Items(NamedTuple):
-    """Data split into series: `keys` are those of a panel, `single` says it was one by itself."""
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One series as it was passed, in the form that all kinds of data have in common.
 
-    items: list[Any]
-    keys: list[Hashable] | None = None
+    Attributes
+    ----------
+    name : hashable
+        Of the Series, key of the instance, or position in the list.
+    values : ndarray, (time, variate)
+        NaN is missing.
+    variates : list of hashable
+        Names of the columns, or their positions.
+    index : Index
+        Of the rows; positions, where there was none.
+    flat : bool
+        It was one-dimensional.
+    """
+
+    name: Hashable
+    values: Array
+    variates: list[Hashable]
+    index: pd.Index
+    flat: bool
+
+    @property
+    def frame(self) -> pd.Series[float] | pd.DataFrame:
+        """The same as pandas has it: a Series if it was one-dimensional."""
+        if self.flat:
+            return pd.Series(self.values[:, 0], index=self.index)
+        return pd.DataFrame(self.values, index=self.index, columns=pd.Index(self.variates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Data split into series.
+
+    Attributes
+    ----------
+    items : list of Item
+    single : bool
+        There is one, and it was by itself, not in a list or a panel.
+    panel : bool
+        An index said which series a row belongs to; items are named by their keys.
+    """
+
+    items: list[Item]
     single: bool = False
+    panel: bool = False
+
+
+def read_items(data: Any, what: str = "y") -> Items:
+    """Split data into series, whatever container holds them.
+
+    Parameters
+    ----------
+    data : array, masked array, Series, DataFrame, TimeSeries of Darts, or list of these
+        As `MoiraiMoEPipeline.predict` takes it.
+    what : str, default="y"
+        What the data are called in messages.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no series, or one is empty, infinite, not numeric or of a wrong shape.
+    """
+    if is_panel(data):
+        items = _instances(data, what)
+        result = Items(items=items, panel=True)
+    elif isinstance(data, list | tuple) and not _is_one_series(data):
+        items = [_item(index, part, f"{what}[{index}]") for index, part in enumerate(data)]
+        result = Items(items=items)
+    else:
+        named = isinstance(data, pd.Series) and data.name is not None
+        result = Items(items=[_item(data.name if named else 0, data, what)], single=True)
+    if not result.items:
+        raise InvalidInputError(f"{what} holds no series; expected at least one")
+    return result
+
+
+def is_panel(data: Any) -> bool:
+    """Whether the index says which series a row belongs to."""
+    return isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex)
 
 
 def read_series(
@@ -90,33 +165,100 @@ def read_series(
     InvalidInputError
         Naming the series, and what was got and expected.
     """
-    targets = _split(y)
-    if not targets.items:
-        raise InvalidInputError("y holds no series; expected at least one")
-    arrays = [_matrix(item, _name("y", i, targets.single)) for i, item in enumerate(targets.items)]
-    for index, array in enumerate(arrays):
-        _check_observed(array, _name("y", index, targets.single), context_length)
-    lengths = [len(array) for array in arrays]
+    targets = read_items(y)
+    for index, item in enumerate(targets.items):
+        _check_observed(item.values, _name("y", index, targets), context_length)
+    lengths = [len(item.values) for item in targets.items]
     ahead = [length + horizon for length in lengths]
     past = _covariates(past_covariates, "past_covariates", lengths, targets)
     future = _covariates(future_covariates, "future_covariates", ahead, targets)
     series = [
         Series(*(np.ascontiguousarray(part.T) for part in parts))
-        for parts in zip(arrays, past, future, strict=True)
+        for parts in zip([item.values for item in targets.items], past, future, strict=True)
     ]
-    univariate = all(np.ndim(item) == 1 for item in targets.items)
-    names = [*range(len(series))] if targets.keys is None else targets.keys
+    univariate = all(item.flat for item in targets.items)
+    names = [item.name for item in targets.items] if targets.panel else [*range(len(series))]
     return SeriesBatch(series, targets.single, univariate, names)
 
 
-def _split(data: Any) -> _Items:
-    if isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex):
-        levels = list(range(data.index.nlevels - 1))
-        groups = list(data.groupby(level=levels if len(levels) > 1 else 0, sort=False))
-        return _Items([group for _, group in groups], [key for key, _ in groups])
-    if isinstance(data, list | tuple) and not _is_one_series(data):
-        return _Items(list(data))
-    return _Items([data], single=True)
+def match_items(data: Any, items: Sequence[Item]) -> list[Item]:
+    """Split covariates, and bring them into the order of the series they belong to.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not one block per series, as long as it and with the same times.
+    """
+    given = read_items(data, "X")
+    blocks = _in_order(given, items, "X") if given.panel else given.items
+    if len(blocks) != len(items):
+        raise InvalidInputError(
+            f"X has {len(blocks)} series, y has {len(items)}; give one block each"
+        )
+    for block, item in zip(blocks, items, strict=True):
+        rows = len(item.values)
+        if len(block.values) < rows:
+            raise InvalidInputError(
+                f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
+                "one for each step of y"
+            )
+        if not block.index[:rows].equals(item.index):
+            raise InvalidInputError(f"X of series {item.name!r} has other times than y")
+    return blocks
+
+
+def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
+    """Series of a panel, in the order in which they first appear."""
+    levels = list(range(data.index.nlevels - 1))
+    codes = data.groupby(level=levels, sort=False).ngroup().to_numpy()
+    if (codes < 0).any():
+        raise InvalidInputError(
+            f"a label of an instance of {what} is missing, in row {int((codes < 0).argmax())}; "
+            "complete or drop it"
+        )
+    order = codes.argsort(kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    keys = data.index[order[starts]].droplevel(-1)
+    times = data.index.get_level_values(-1)
+    columns = list(data.columns) if isinstance(data, pd.DataFrame) else [0]
+    # all at once where possible, as a panel may have many series
+    values = read_numbers(data) if is_numeric(data) else None
+    items = []
+    for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
+        part = data.iloc[places] if values is None else values[places]
+        items.append(
+            Item(
+                name=keys[number],
+                values=read_matrix(part, f"{what}[{number}]"),
+                variates=columns,
+                index=times[places],
+                flat=data.ndim == 1,
+            )
+        )
+    return items
+
+
+def _item(name: Hashable, data: Any, what: str) -> Item:
+    data = _without_darts(data)
+    values = read_matrix(data, what)
+    variates: list[Hashable] = [*range(values.shape[1])]
+    if isinstance(data, pd.DataFrame):
+        variates = list(data.columns)
+    index = data.index if isinstance(data, pd.Series | pd.DataFrame) else None
+    return Item(
+        name=name,
+        values=values,
+        variates=variates,
+        index=pd.RangeIndex(len(values)) if index is None else index,
+        flat=np.ndim(data) == 1,
+    )
+
+
+def _without_darts(data: Any) -> Any:
+    """Turn a TimeSeries of Darts, whose library need not be imported, into what pandas has."""
+    if not type(data).__module__.startswith("darts."):
+        return data
+    return data.to_series() if data.n_components == 1 else data.to_dataframe()
 
 
 def _is_one_series(data: Sequence[Any]) -> bool:
@@ -128,56 +270,8 @@ def _is_scalar(item: Any) -> bool:
     return isinstance(item, str) or not hasattr(item, "__len__")
 
 
-def _name(name: str, index: int, single: bool) -> str:
-    return name if single else f"{name}[{index}]"
-
-
-def _matrix(data: Any, name: str) -> Array:
-    """Turn one series into (time, variate) of finite or NaN numbers."""
-    try:
-        dimensions = np.ndim(data)
-    except ValueError as error:
-        raise InvalidInputError(f"the rows of {name} differ in length: {error}") from error
-    if dimensions not in (1, 2):
-        raise InvalidInputError(
-            f"{name} has {dimensions} dimensions; expected (time,) or (time, variates). "
-            "Pass several series as a list"
-        )
-    try:
-        array = _numbers(data)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"{name} must hold real numbers: {error}") from error
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.size == 0:
-        raise InvalidInputError(f"{name} is empty, shape {np.shape(data)}; give at least one point")
-    if np.isinf(array).any():
-        where = int(np.isinf(array).any(1).argmax())
-        raise InvalidInputError(
-            f"{name} is infinite at position {where}; use NaN for a missing value"
-        )
-    return array
-
-
-def _numbers(data: Any) -> Array:
-    """Convert real numbers and missing values, and nothing that merely looks like a number."""
-    if isinstance(data, pd.Series | pd.DataFrame):
-        dtypes = [data.dtype] if isinstance(data, pd.Series) else list(data.dtypes)
-        if all(dtype.kind in "biuf" for dtype in dtypes):
-            return data.to_numpy(dtype=np.float64, na_value=np.nan)
-        data = data.to_numpy(dtype=object)
-    if isinstance(data, np.ma.MaskedArray):
-        return np.ma.filled(data.astype(np.float64), np.nan)
-    array = np.asarray(data)
-    if array.dtype.kind in "biuf":
-        return array.astype(np.float64)
-    if array.dtype.kind != "O":
-        raise TypeError(f"their type is {array.dtype}")
-    values = [np.nan if item is None or item is pd.NA else item for item in array.flat]
-    strange = next((item for item in values if not isinstance(item, Real)), None)
-    if strange is not None:
-        raise TypeError(f"got {strange!r} of type {type(strange).__name__}")
-    return np.array([float(item) for item in values]).reshape(array.shape)
+def _name(name: str, index: int, of: Items) -> str:
+    return name if of.single else f"{name}[{index}]"
 
 
 def _check_observed(array: Array, name: str, context_length: int | None) -> None:
@@ -191,36 +285,30 @@ def _check_observed(array: Array, name: str, context_length: int | None) -> None
         )
 
 
-def _covariates(data: Any, name: str, lengths: Sequence[int], targets: _Items) -> list[Array]:
+def _covariates(data: Any, name: str, lengths: Sequence[int], targets: Items) -> list[Array]:
     """Return one (time, covariate) array per series, of the length that its series needs."""
     if data is None:
         return [np.empty((length, 0)) for length in lengths]
-    given = _split(data)
+    given = read_items(data, name)
     if given.single != targets.single or len(given.items) != len(lengths):
         got = "one array" if given.single else f"{len(given.items)} series"
         wanted = "one array, as y is one series" if targets.single else f"a list of {len(lengths)}"
         raise InvalidInputError(f"{name} is {got}; expected {wanted}")
-    arrays = []
-    for index, (item, length) in enumerate(
-        zip(_in_order(given, targets, name), lengths, strict=True)
-    ):
-        array = _matrix(item, _name(name, index, targets.single))
-        if len(array) != length:
+    by_name = given.panel and targets.panel
+    blocks = _in_order(given, targets.items, name) if by_name else given.items
+    for index, (block, length) in enumerate(zip(blocks, lengths, strict=True)):
+        if len(block.values) != length:
             span = "context + horizon" if name == "future_covariates" else "context"
             raise InvalidInputError(
-                f"{_name(name, index, targets.single)} has {len(array)} rows; "
+                f"{_name(name, index, targets)} has {len(block.values)} rows; "
                 f"expected {length} ({span})"
             )
-        arrays.append(array)
-    return arrays
+    return [block.values for block in blocks]
 
 
-def _in_order(given: _Items, targets: _Items, name: str) -> list[Any]:
+def _in_order(given: Items, wanted: Sequence[Item], name: str) -> list[Item]:
     """Bring the instances of one panel into the order of those of another."""
-    if given.keys is None or targets.keys is None:
-        return given.items
-    found = dict(zip(given.keys, given.items, strict=True))
-    missing = [key for key in targets.keys if key not in found]
-    if missing:
+    found = {item.name: item for item in given.items}
+    if missing := [item.name for item in wanted if item.name not in found]:
         raise InvalidInputError(f"{name} lacks the instances {missing[:5]} of y")
-    return [found[key] for key in targets.keys]
+    return [found[item.name] for item in wanted]

@@ -43,7 +43,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.routing_report import RoutingReport
-    from moirai_moe_forecaster.training.tuning_report import TuningReport
+    from moirai_moe_forecaster.tuning.report import TuningReport
 
 log = logging.getLogger(__name__)
 
