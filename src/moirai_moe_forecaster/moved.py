@@ -14,7 +14,7 @@ PACKAGE = "moirai_moe_forecaster"
 MOVED = {
     "adapters_file": "checkpoint.adapters",
     "evaluation.panel": "data.series",
-    "evaluation.seasonality": "data.seasonality",
+    "evaluation.seasonality": "data.times",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
     "inference.panel": "data.panel",

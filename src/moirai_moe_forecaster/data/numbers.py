@@ -90,9 +90,11 @@ def is_numeric(data: pd.Series[Any] | pd.DataFrame) -> bool:
     return all(dtype.kind in "biuf" for dtype in dtypes)
 
 
-def _of_objects(array: NDArray[np.object_], hidden: Any) -> Array:
+def _of_objects(array: NDArray[Any], hidden: Any) -> Array:
     missing = pd.isna(array) if hidden is None else pd.isna(array) | hidden
-    values = [np.nan if gone else item for gone, item in zip(missing.flat, array.flat, strict=True)]
+    values: list[Any] = [
+        np.nan if gone else item for gone, item in zip(missing.flat, array.flat, strict=True)
+    ]
     strange = next((item for item in values if not isinstance(item, Real)), None)
     if strange is not None:
         raise TypeError(f"got {strange!r} of type {type(strange).__name__}")

@@ -69,6 +69,8 @@ class Item:
         Names of the columns, or their positions.
     index : Index
         Of the rows; positions, where there was none.
+    indexed : bool
+        There was one.
     flat : bool
         It was one-dimensional.
     """
@@ -77,6 +79,7 @@ class Item:
     values: Array
     variates: list[Hashable]
     index: pd.Index
+    indexed: bool
     flat: bool
 
     @property
@@ -218,9 +221,10 @@ def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
         )
     order = codes.argsort(kind="stable")
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    keys = data.index[order[starts]].droplevel(-1)
-    times = data.index.get_level_values(-1)
-    columns = list(data.columns) if isinstance(data, pd.DataFrame) else [0]
+    index: Any = data.index
+    keys = index[order[starts]].droplevel(-1)
+    times = index.get_level_values(-1)
+    columns: list[Hashable] = [*data.columns] if isinstance(data, pd.DataFrame) else [0]
     # all at once where possible, as a panel may have many series
     values = read_numbers(data) if is_numeric(data) else None
     items = []
@@ -232,6 +236,7 @@ def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
                 values=read_matrix(part, f"{what}[{number}]"),
                 variates=columns,
                 index=times[places],
+                indexed=True,
                 flat=data.ndim == 1,
             )
         )
@@ -250,6 +255,7 @@ def _item(name: Hashable, data: Any, what: str) -> Item:
         values=values,
         variates=variates,
         index=pd.RangeIndex(len(values)) if index is None else index,
+        indexed=index is not None,
         flat=np.ndim(data) == 1,
     )
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.data.series import Item, is_panel, match_items, read_items
+from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import (

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster.data.seasonality import frequency_of, season_of
+from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 
 
