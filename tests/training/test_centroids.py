@@ -62,8 +62,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def blobs(count: int = 6, each: int = 50) -> tuple[Tensor, Tensor]:
     """Points around far-off centres, and the centres."""
-    centres = 10 * torch.randn(count, 5, generator=1)
-    noise = 0.1 * torch.randn(each, count, 5, generator=2)
+    centres = 10 * torch.randn(count, 5, generator=seeded(1))
+    noise = 0.1 * torch.randn(each, count, 5, generator=seeded(2))
     return (centres + noise).flatten(0, 1), centres
 
 
@@ -106,7 +106,7 @@ def test_kmeans_finds_separate_clusters() -> None:
 
 
 def test_centroids_are_the_means_of_clusters_none_of_which_is_empty() -> None:
-    points = torch.randn(300, 4, generator=4)
+    points = torch.randn(300, 4, generator=seeded(4))
     centroids = kmeans(points, 40, 0, iterations=1000)
     nearest = torch.cdist(points, centroids).argmin(1)
     means = torch.stack([points[nearest == cluster].mean(0) for cluster in range(40)])
@@ -114,7 +114,7 @@ def test_centroids_are_the_means_of_clusters_none_of_which_is_empty() -> None:
 
 
 def test_kmeans_depends_on_the_seed_alone() -> None:
-    points = torch.randn(500, 4, generator=5)
+    points = torch.randn(500, 4, generator=seeded(5))
     state = torch.random.get_rng_state()
     first, again, other = (kmeans(points, 8, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)

@@ -133,23 +133,19 @@ def _print_airline(example: Example) -> None:
 
 
 def _print_scores(example: Example) -> None:
-    from moirai_moe_forecaster.evaluation import (
-        LEVELS,
-        Task,
-        mase,
-        score_naive,
-        weighted_quantile_loss,
-    )
+    from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
+    from moirai_moe_forecaster.evaluation.metrics import LEVELS, mase, weighted_quantile_loss
 
     history, truth, forecast = example
     contexts, labels = [history.to_numpy()], truth.to_numpy()[None]
-    naive = score_naive(Task("airline", AIRLINE_SEASON, contexts, labels))
-    point, quantiles = forecast.median[None], forecast.quantile(LEVELS)[None]
-    ours = mase(labels, point, contexts, AIRLINE_SEASON), weighted_quantile_loss(labels, quantiles)
-    rows = [
-        [name, *(f"{score:.3f}" for score in scores)]
-        for name, scores in (("Moirai-MoE", ours), ("seasonal naive", naive))
-    ]
+    rows = []
+    for name, quantiles in (
+        ("Moirai-MoE", forecast.quantile(LEVELS)[None]),
+        ("seasonal naive", naive_quantiles(contexts, len(truth), AIRLINE_SEASON, LEVELS)),
+    ):
+        median = quantiles[:, LEVELS.index(0.5)]
+        error = mase(labels, median, contexts, AIRLINE_SEASON)
+        rows.append([name, f"{error:.3f}", f"{weighted_quantile_loss(labels, quantiles):.3f}"])
     print_table(["lower is better", "MASE", "WQL"], rows)
 
 
