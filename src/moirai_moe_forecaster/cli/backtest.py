@@ -1,0 +1,191 @@
+"""The command ``moirai-moe backtest``."""
+
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from typing import TYPE_CHECKING, Any
+
+from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.output import (
+    PAGES,
+    TABLES,
+    file_type,
+    level_list,
+    write_table,
+    write_whole,
+)
+from moirai_moe_forecaster.cli.seasons import add_season_length
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL, NAIVE = "Moirai-MoE", "seasonal naive"
+DEFAULT_PEER = "AutoETS"
+EPILOG = f"""{ABOUT_DATA}
+    Each window is forecast from all that came before it. Scores are pooled over all windows of all
+    series; the output has them one by one. The page of --html holds the scores, the forecasts,
+    their calibration and the routing of experts, and needs no network to be read.
+
+    examples:
+      moirai-moe backtest data.csv --horizon 24
+      moirai-moe backtest sales.parquet --horizon 28 --windows 4 --seasonality 7 \\
+          --id store --timestamp date --target sales --html report.html -o scores.csv
+      moirai-moe backtest data.csv --horizon 24 --metrics MASE WQL CRPS coverage --no-peers
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_data(parser)
+    parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
+    parser.add_argument(
+        "--windows", type=int, default=1, metavar="N", help="windows per series (default: 1)"
+    )
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="steps between windows (default: the horizon)"
+    )
+    parser.add_argument(
+        "--covariates",
+        nargs="+",
+        action=Names,
+        default=[],
+        metavar="COLUMN",
+        help="columns of covariates known ahead",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        action=Names,
+        default=["MASE", "WQL"],
+        metavar="NAME",
+        help="MASE, RMSSE, MAE, RMSE, WQL, CRPS, coverage (default: MASE WQL)",
+    )
+    parser.add_argument(
+        "--levels",
+        type=level_list,
+        metavar="Q,Q,...",
+        help="quantile levels of WQL (default: 0.1 to 0.9)",
+    )
+    parser.add_argument(
+        "--seasonality",
+        type=int,
+        metavar="M",
+        help="season in steps of seasonal naive and of MASE (default: the frequency's)",
+    )
+    add_season_length(parser)
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        action=Names,
+        metavar="NAME",
+        help=f"models of statsforecast to compare with (default: {DEFAULT_PEER}, if it is "
+        "installed)",
+    )
+    parser.add_argument("--no-peers", action="store_true", help="compare with seasonal naive only")
+    parser.add_argument(
+        "--html", type=file_type(PAGES), metavar="FILE", help="interactive report, a .html file"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=file_type(TABLES),
+        metavar="FILE",
+        help="scores by window, .csv or .parquet",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Backtest, print the pooled scores, and write those of every window."""
+    data = read_data(arguments, arguments.covariates)
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    from moirai_moe_forecaster.data.panel import read_panel
+    from moirai_moe_forecaster.evaluation.backtest import backtest
+    from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
+    from moirai_moe_forecaster.evaluation.metrics import LEVELS
+    from moirai_moe_forecaster.evaluation.peers import Peer
+    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+
+    def panel(columns: str | list[str]) -> Any:
+        freq = read_freq(arguments.freq)
+        return read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+
+    y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
+    covariates = panel(arguments.covariates) if arguments.covariates else None
+    peers = _peers(arguments)
+    # seasonal naive goes first: what is wrong with data or arguments shows before a model is loaded
+    forecasters: dict[str, Any] = {NAIVE: naive_quantiles, MODEL: None}
+    forecasters |= {name: Peer(name) for name in peers}
+    results, seconds = {}, {}
+    for name, known in tqdm(forecasters.items(), disable=arguments.quiet, unit="model"):
+        forecaster = forecasters[name] = known or Variant(
+            MoiraiMoEPipeline.from_pretrained(arguments.model),
+            {"season_length": arguments.season_length},
+        )
+        started = time.perf_counter()
+        results[name] = backtest(
+            forecaster,
+            y,
+            horizon=arguments.horizon,
+            windows=arguments.windows,
+            step=arguments.step,
+            X=covariates,
+            metrics=arguments.metrics,
+            quantile_levels=arguments.levels or LEVELS,
+            seasonality=arguments.seasonality,
+        )
+        seconds[name] = time.perf_counter() - started
+    scores = _pooled(results, seconds)
+    first = results[NAIVE]
+    print(f"{first['series'].nunique()} series, {len(first)} windows\n")
+    print(scores.to_string(float_format=lambda x: f"{x:.4g}"))
+    if arguments.output is not None:
+        parts = [result.assign(model=name) for name, result in results.items()]
+        table = pd.concat(parts, ignore_index=True)
+        table = table[["model", *(name for name in table if name != "model")]]
+        write_table(table.astype({"series": str}), arguments.output)
+        print(f"\nscores by window: {arguments.output.resolve()}")
+    if arguments.html is not None:
+        from moirai_moe_forecaster.reports.html import backtest_page
+
+        page = backtest_page(
+            forecasters[MODEL], y, results[MODEL], scores, arguments.data.name, X=covariates
+        )
+        write_whole(arguments.html, lambda file: file.write_text(page, encoding="utf-8"))
+        print(f"\nreport: {arguments.html.resolve()}")
+
+
+def _peers(arguments: argparse.Namespace) -> list[str]:
+    """Names of the models to compare with; the default one only where it is installed."""
+    if arguments.no_peers:
+        return []
+    if arguments.peers is None:
+        return [DEFAULT_PEER] if importlib.util.find_spec("statsforecast") else []
+    return arguments.peers or [DEFAULT_PEER]
+
+
+def _pooled(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -> pd.DataFrame:
+    """Scores of every model over all windows, and the errors relative to seasonal naive."""
+    import pandas as pd
+
+    from moirai_moe_forecaster.evaluation.comparison import ERRORS, frame_terms
+    from moirai_moe_forecaster.evaluation.metrics import relative
+
+    first = results[NAIVE]
+    metrics = list(first.columns[list(first.columns).index("abs_test") + 1 :])
+    pooled = {
+        name: {metric: frame_terms(result, metric).pooled() for metric in metrics}
+        for name, result in results.items()
+    }
+    rows = [
+        scores
+        | {f"relative {m}": relative(scores[m], pooled[NAIVE][m]) for m in metrics if m in ERRORS}
+        | {"seconds": seconds[name]}
+        for name, scores in pooled.items()
+    ]
+    return pd.DataFrame(rows, index=list(results))
