@@ -24,15 +24,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmark_sets.tasks import Task, read_task, score_naive, score_pipeline
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, MoiraiMoEPipeline, TrainConfig, pretrain
 from moirai_moe_forecaster.checkpoint import save_checkpoint
-from moirai_moe_forecaster.evaluation import (
-    Task,
-    geometric_mean,
-    read_task,
-    score_naive,
-    score_pipeline,
-)
+from moirai_moe_forecaster.evaluation import geometric_mean
 from moirai_moe_forecaster.training.centroids import centroids_from
 from moirai_moe_forecaster.training.data.batches import validation_batches
 from moirai_moe_forecaster.training.data.corpus import Source, hold_out, read_corpus

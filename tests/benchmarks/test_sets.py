@@ -12,17 +12,11 @@ import pandas as pd
 import pytest
 from sktime.forecasting.naive import NaiveForecaster
 
+from benchmark_sets.forecasts import BASELINE
+from benchmark_sets.results import evaluate_sets, result_file
+from benchmark_sets.tasks import Task, read_task, rolling_task, score_naive, score_pipeline
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import (
-    Task,
-    evaluate_sets,
-    read_task,
-    rolling_task,
-    score_naive,
-    score_pipeline,
-)
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE, naive_quantiles
-from moirai_moe_forecaster.evaluation.sets import result_file
+from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 

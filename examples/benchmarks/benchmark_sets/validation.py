@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmark_sets.tables import frequency_group
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.report import frequency_group
-from moirai_moe_forecaster.evaluation.tasks import Task
 
 Array = NDArray[np.float64]
 

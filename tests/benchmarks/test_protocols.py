@@ -8,12 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark_sets.protocols import PROTOCOLS, find_protocols, read_protocol
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.protocols import (
-    PROTOCOLS,
-    find_protocols,
-    read_protocol,
-)
 
 BY_NAME = {protocol.name: protocol for protocol in PROTOCOLS}
 

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import evaluate_sets
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE, Variant, identity
-from moirai_moe_forecaster.evaluation.sets import SetResult
-from moirai_moe_forecaster.evaluation.validation import cut_windows, read_validation
-from moirai_moe_forecaster.evaluation.validation_report import (
+from benchmark_sets.forecasts import BASELINE, identity
+from benchmark_sets.results import SetResult, evaluate_sets
+from benchmark_sets.validation import cut_windows, read_validation
+from benchmark_sets.validation_tables import (
     group_ratios,
     group_scores,
     group_table,
@@ -24,6 +22,8 @@ from moirai_moe_forecaster.evaluation.validation_report import (
     task_scores,
     task_table,
 )
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.evaluation.forecasters import Variant
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import SetResult, Terms
-from moirai_moe_forecaster.evaluation.report import (
+from benchmark_sets.results import SetResult
+from benchmark_sets.tables import (
     calibration_table,
     frequency_group,
     group_table,
@@ -18,6 +17,8 @@ from moirai_moe_forecaster.evaluation.report import (
     scores_frame,
     set_table,
 )
+from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.evaluation import Terms
 
 
 def result(task: str, model: str, freq: str, mase: float, wql: float, cover: float) -> SetResult:

@@ -14,15 +14,12 @@ from urllib.parse import quote
 import numpy as np
 from tqdm.auto import tqdm
 
+from benchmark_sets.forecasts import BASELINE, identity, predict_task
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.forecasters import (
-    BASELINE,
-    identity,
-    naive_quantiles,
-    predict_task,
-)
+from moirai_moe_forecaster.evaluation.comparison import Comparison, check_metric, paired_bootstrap
+from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 from moirai_moe_forecaster.evaluation.metrics import METRICS, Terms, expand_metrics, score_terms
-from moirai_moe_forecaster.evaluation.tasks import Task
 
 
 class SetResult(NamedTuple):
@@ -124,6 +121,25 @@ def evaluate_sets(
 def result_file(folder: str | Path, model: str, task: str) -> Path:
     """Path of a stored result."""
     return Path(folder, quote(model, safe=" "), quote(task, safe=" ") + ".json")
+
+
+def compare_models(
+    results: Sequence[SetResult],
+    first: str,
+    second: str,
+    metric: str = "WQL",
+    *,
+    random_state: int = 0,
+) -> Comparison:
+    """Compare two models of `evaluate_sets` over all its sets by `paired_bootstrap`."""
+    check_metric(metric)
+    by_model = [
+        {result.task: result.terms[metric] for result in results if result.model == model}
+        for model in (first, second)
+    ]
+    sets = [name for name in by_model[0] if name in by_model[1]]
+    terms = [[scores[name] for name in sets] for scores in by_model]
+    return paired_bootstrap(terms[0], terms[1], random_state=random_state)
 
 
 def _run_all(pending: Sequence[tuple[Any, ...]], n_jobs: int) -> Iterable[SetResult]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmark_sets.forecasts import BASELINE
+from benchmark_sets.results import SetResult
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE
 from moirai_moe_forecaster.evaluation.metrics import COVERAGES, geometric_mean, relative
-from moirai_moe_forecaster.evaluation.sets import SetResult
 
 # by the unit of a frequency, in the order of the table
 GROUPS = {

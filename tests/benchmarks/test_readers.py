@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark_sets.readers import read_series_file
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.readers import read_series_file
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow, of the extra train, is not installed")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from benchmark_sets.results import SetResult
+from benchmark_sets.tables import markdown, scores_frame
+from benchmark_sets.validation import ValidationTask
 from moirai_moe_forecaster.evaluation.metrics import geometric_mean
-from moirai_moe_forecaster.evaluation.report import markdown, scores_frame
-from moirai_moe_forecaster.evaluation.sets import SetResult
-from moirai_moe_forecaster.evaluation.validation import ValidationTask
 
 SCORES = ["relative MASE", "relative WQL"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from moirai_moe_forecaster.evaluation import read_task, score_naive
-from moirai_moe_forecaster.evaluation.report import read_published
+from benchmark_sets.tables import read_published
+from benchmark_sets.tasks import read_task, score_naive
 
 FOLDER = os.environ.get("MOIRAI_MOE_EVAL", "")
 FILES = sorted(Path(FOLDER).glob("*.parquet")) if FOLDER else []

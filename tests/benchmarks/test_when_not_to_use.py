@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster.evaluation import Task
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
