@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moirai_moe_forecaster.cli.info import checkpoint_facts
+from moirai_moe_forecaster.cli.options import Command
 from moirai_moe_forecaster.cli.output import (
     PICTURES,
     file_type,
@@ -200,3 +201,12 @@ def draw(airline: Example, us_change: Example) -> Figure:
 
 def _interval_names() -> list[str]:
     return [f"{(1 - COVERAGE) / 2:.0%}", f"{(1 + COVERAGE) / 2:.0%}"]
+
+
+COMMAND = Command(
+    name="demo",
+    summary="forecast two example data sets, print tables and draw a picture; needs no network",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)
