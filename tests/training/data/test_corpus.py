@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training.data.catalogue import LARGEST_SOURCE_SHARE, source_shares
 from moirai_moe_forecaster.training.data.corpus import (
-    LARGEST_SOURCE_SHARE,
     Source,
     _flat,
     calendar_steps,
@@ -20,7 +20,6 @@ from moirai_moe_forecaster.training.data.corpus import (
     hold_out,
     read_corpus,
     relate,
-    source_shares,
 )
 
 
