@@ -15,7 +15,7 @@ from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.monitoring import (
-    Clock,
+    StepTimer,
     append,
     expert_load,
     load_entropy,
@@ -49,18 +49,18 @@ def test_a_line_holds_losses_in_full_and_the_rest_short(tmp_path: Path) -> None:
 
 
 def test_the_clock_leaves_pauses_out_and_starts_afresh() -> None:
-    clock = Clock(torch.device("cpu"))
+    timer = StepTimer(torch.device("cpu"))
     for _ in range(2):
         time.sleep(0.02)
-        clock.count(3e6)
-    with clock.paused():
+        timer.count(3e6)
+    with timer.paused():
         time.sleep(0.5)
-    seconds, flops = clock.read()
+    seconds, flops = timer.read()
     assert 0.02 <= seconds < 0.2
     assert flops == pytest.approx(3e6 / seconds, rel=1e-6)
     time.sleep(0.02)
-    clock.count(1e6)
-    assert 0.02 <= clock.read()[0] < 0.2
+    timer.count(1e6)
+    assert 0.02 <= timer.read()[0] < 0.2
 
 
 @pytest.mark.parametrize("row_tokens", [16, 64])
