@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from moirai_moe_forecaster.training.synthetic import GENERATORS, coupled
+from moirai_moe_forecaster.training.synthetic.generate import GENERATORS, coupled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ import pandas as pd
 from sktime.datasets import load_uschange
 
 from moirai_moe_forecaster import MoiraiMoEPipeline, backtest
-from moirai_moe_forecaster.inference.panel import read_panel
+from moirai_moe_forecaster.data.panel import read_panel
 
 consumption, others = load_uschange()
 economy = pd.concat([consumption, others], axis=1)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import cli
-from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE
-from moirai_moe_forecaster.inference.panel import read_panel
+from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE
+from moirai_moe_forecaster.data.panel import read_panel
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import cli, cli_forecast
-from moirai_moe_forecaster.inference.frame import forecast_frame
-from moirai_moe_forecaster.inference.panel import Columns
+from moirai_moe_forecaster.data.panel import Columns
+from moirai_moe_forecaster.inference.dataframe import forecast_frame
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.series import read_series
 from moirai_moe_forecaster.routing_report import RoutingReport
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 

@@ -34,12 +34,12 @@ from moirai_moe_forecaster.evaluation import (
     score_pipeline,
 )
 from moirai_moe_forecaster.training.centroids import centroids_from
-from moirai_moe_forecaster.training.corpus import Source, hold_out, read_corpus
+from moirai_moe_forecaster.training.data.batches import validation_batches
+from moirai_moe_forecaster.training.data.corpus import Source, hold_out, read_corpus
 from moirai_moe_forecaster.training.expert_load import expert_load
-from moirai_moe_forecaster.training.loop import VALIDATION_ROWS
-from moirai_moe_forecaster.training.metrics import METRICS_FILE
+from moirai_moe_forecaster.training.monitoring import METRICS_FILE
+from moirai_moe_forecaster.training.pretrain import VALIDATION_ROWS
 from moirai_moe_forecaster.training.state import STATE_FILE
-from moirai_moe_forecaster.training.windows import validation_batches
 
 WARM = "centroid-nearest-warm"
 HEADER = (

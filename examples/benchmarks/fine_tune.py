@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.evaluation import Task, geometric_mean, read_task, split_task
 from moirai_moe_forecaster.evaluation.forecasters import predict_task
 from moirai_moe_forecaster.evaluation.metrics import score_terms
 from moirai_moe_forecaster.evaluation.report import markdown
-from moirai_moe_forecaster.inference.series import Array
 
 METRICS = ("MASE", "WQL", "coverage_50", "coverage_80", "coverage_95")
 PERIOD = 37

@@ -20,7 +20,7 @@ import pyarrow.parquet as parquet
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.evaluation import Task, geometric_mean, score_naive, score_pipeline
-from moirai_moe_forecaster.training.corpus import hold_out, read_corpus
+from moirai_moe_forecaster.training.data.corpus import hold_out, read_corpus
 
 SERIES_PER_TASK = 40
 LONGEST_CONTEXT = 2048

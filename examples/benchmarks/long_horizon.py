@@ -31,7 +31,7 @@ from moirai_moe_forecaster.evaluation import Task, paired_bootstrap
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, score_terms
 from moirai_moe_forecaster.evaluation.report import markdown
-from moirai_moe_forecaster.training.corpus import hold_out, read_corpus
+from moirai_moe_forecaster.training.data.corpus import hold_out, read_corpus
 
 HORIZONS = (480, 720)
 SEASONS = {"h": 24, "15min": 96}

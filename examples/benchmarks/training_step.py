@@ -21,12 +21,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from moirai_moe_forecaster import ModelConfig, TrainConfig
+from moirai_moe_forecaster.training.data.batches import BatchMaker
+from moirai_moe_forecaster.training.distributed import joined_processes
 from moirai_moe_forecaster.training.flops import peak_flops, training_flops
 from moirai_moe_forecaster.training.objective import MicroBatch, micro_batch
-from moirai_moe_forecaster.training.processes import joined_processes
 from moirai_moe_forecaster.training.state import new_state
 from moirai_moe_forecaster.training.step import train_step
-from moirai_moe_forecaster.training.windows import BatchMaker
 
 PRODUCTS = {"aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::_grouped_mm"}
 SHOWN = 12

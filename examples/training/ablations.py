@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from moirai_moe_forecaster import ModelConfig, TrainConfig, pretrain
-from moirai_moe_forecaster.training.corpus import read_corpus
+from moirai_moe_forecaster.training.data.corpus import read_corpus
 from moirai_moe_forecaster.training.state import STATE_FILE
 
 CORPUS = Path(__file__).parents[2] / "docs" / "second_corpus.json"

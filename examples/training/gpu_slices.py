@@ -32,9 +32,9 @@ from moirai_moe_forecaster.cli_pretrain import (
     training_config,
 )
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.training.corpus import read_corpus
-from moirai_moe_forecaster.training.loop import pretrain
-from moirai_moe_forecaster.training.metrics import METRICS_FILE
+from moirai_moe_forecaster.training.data.corpus import read_corpus
+from moirai_moe_forecaster.training.monitoring import METRICS_FILE
+from moirai_moe_forecaster.training.pretrain import pretrain
 from moirai_moe_forecaster.training.state import (
     RUN_FILE,
     STATE_FILE,

@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.moved import register
+
+register()
 __version__ = "0.1.0"
 
 _HOME = {
@@ -16,7 +19,7 @@ _HOME = {
     "Forecast": "inference.forecast",
     "ModelConfig": "config",
     "TrainConfig": "config",
-    "pretrain": "training.loop",
+    "pretrain": "training.pretrain",
     "MoiraiMoEForecaster": "adapters.sktime",
     "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE
     from moirai_moe_forecaster.routing_report import RoutingReport
-    from moirai_moe_forecaster.training.loop import pretrain
+    from moirai_moe_forecaster.training.pretrain import pretrain
 
 
 def __getattr__(name: str) -> Any:

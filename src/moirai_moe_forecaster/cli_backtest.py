@@ -104,11 +104,11 @@ def run(arguments: argparse.Namespace) -> None:
     import pandas as pd
     from tqdm.auto import tqdm
 
+    from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.evaluation.backtest import backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
-    from moirai_moe_forecaster.inference.panel import read_panel
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     def panel(columns: str | list[str]) -> Any:

@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError("mode 'full' changes all weights and has no adapters: leave --write out")
     _check_output(arguments)
     data = read_data(arguments)
-    from moirai_moe_forecaster.inference.panel import read_panel
+    from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = data.targets[0] if len(data.targets) == 1 else data.targets
@@ -144,9 +144,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_output(arguments: argparse.Namespace) -> None:
     """Refuse a folder whose checkpoint the result would replace or hide behind."""
-    from moirai_moe_forecaster.adapters_file import adapters_folder
     from moirai_moe_forecaster.checkpoint import CONFIG_FILE
-    from moirai_moe_forecaster.training.tuning_progress import holds_progress
+    from moirai_moe_forecaster.checkpoint.adapters import adapters_folder
+    from moirai_moe_forecaster.checkpoint.store import CONFIG_FILE
+    from moirai_moe_forecaster.tuning.run_state import holds_progress
 
     output = arguments.output.expanduser()
     if arguments.write == ADAPTERS:

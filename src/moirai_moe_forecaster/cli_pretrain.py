@@ -97,9 +97,10 @@ def run(arguments: argparse.Namespace) -> None:
     import logging
 
     from moirai_moe_forecaster.checkpoint import save_checkpoint
-    from moirai_moe_forecaster.training.corpus import read_corpus
-    from moirai_moe_forecaster.training.loop import pretrain
-    from moirai_moe_forecaster.training.processes import is_first_process
+    from moirai_moe_forecaster.checkpoint.store import save_checkpoint
+    from moirai_moe_forecaster.training.data.corpus import read_corpus
+    from moirai_moe_forecaster.training.distributed import is_first_process
+    from moirai_moe_forecaster.training.pretrain import pretrain
 
     logging.basicConfig(format="%(message)s")
     silent = arguments.quiet or not is_first_process()
@@ -124,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _start(arguments: argparse.Namespace) -> tuple[ModelConfig, Mapping[str, Any] | None]:
     """Architecture and, of a checkpoint, weights that a run starts or goes on with."""
-    from moirai_moe_forecaster.checkpoint import load_checkpoint
+    from moirai_moe_forecaster.checkpoint.store import load_checkpoint
     from moirai_moe_forecaster.training.state import saved_model
 
     if arguments.resume:

@@ -19,7 +19,7 @@ from moirai_moe_forecaster.cli_output import (
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.inference.panel import LongFrame
+    from moirai_moe_forecaster.data.panel import LongFrame
     from moirai_moe_forecaster.routing_report import RoutingReport
 
 FREQUENCY, ID = "frequency", "id"
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the summary by layer, and write loads and pictures."""
     own = arguments.by not in (FREQUENCY, ID)
     data = read_data(arguments, [arguments.by] if own else [])
-    from moirai_moe_forecaster.inference.panel import Columns, read_frame
+    from moirai_moe_forecaster.data.panel import Columns, read_frame
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = Columns(data.id, data.timestamp, [*data.targets], [], [])

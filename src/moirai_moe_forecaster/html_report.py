@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster import __version__
+from moirai_moe_forecaster.data.series import Item, match_items, read_items
 from moirai_moe_forecaster.errors import MissingExtraError
 from moirai_moe_forecaster.evaluation.forecasters import Variant
-from moirai_moe_forecaster.evaluation.panel import Item, match_items, read_items
 from moirai_moe_forecaster.plotting.points import lonely
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def backtest_page(
     except ImportError as error:
         raise MissingExtraError("plotly", "report", "the HTML report") from error
     variant = pipeline if isinstance(pipeline, Variant) else Variant(pipeline, {})
-    items = read_items(y)
+    items = read_items(y).items
     covariates = None if X is None else match_items(X, items)[:MOST_SERIES]
     shown = items[:MOST_SERIES]
     # rows are ordered by series, then window; those of further variates repeat the windows
@@ -352,6 +352,6 @@ def _short(name: str) -> str:
 
 def _times(item: Item) -> NDArray[Any]:
     """What stands on the axis: times as they are, periods by their starts."""
-    index: Any = item.frame.index
+    index: Any = item.index
     index = index.to_timestamp() if hasattr(index, "to_timestamp") else index
     return np.asarray(index.tz_localize(None) if getattr(index, "tz", None) else index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -304,12 +305,31 @@ def test_data_that_cannot_be_forecast_is_refused() -> None:
     for y, message in (
         ([np.arange(9.0), late], "series 1 has only missing values before its first window"),
         (np.array([1.0, np.inf, 2.0]), "infinite"),
-        (["a", "b"], "must hold numbers"),
+        (["a", "b"], "must hold real numbers"),
         ([], "no series"),
         (np.zeros((2, 3, 4)), "expected .time,. or .time, variates."),
     ):
         with pytest.raises(InvalidInputError, match=message):
             backtest(naive_quantiles, y, horizon=2, windows=4)
+
+
+def test_data_are_read_as_predict_reads_them(pipeline: MoiraiMoEPipeline) -> None:
+    values = 10 + np.sin(np.arange(60) * np.pi / 6)
+    hidden = np.arange(60) == 58
+    masked = np.ma.masked_array(np.where(hidden, 1e6, values), hidden)
+    expected = backtest(pipeline, np.where(hidden, np.nan, values), horizon=4)
+    pd.testing.assert_frame_equal(backtest(pipeline, masked, horizon=4), expected)
+    for strange in (
+        np.array(["1", "2"] * 20),
+        pd.Series(["1", "2"] * 20),
+        [Decimal(1), Decimal(2)] * 20,
+        np.array([1j, 2.0] * 20),
+        np.ma.masked_array(np.array([1j, 2.0] * 20), [True, False] * 20),
+        pd.DataFrame({"a": np.arange(40.0), "b": ["x"] * 40}),
+    ):
+        for read in (lambda y: backtest(pipeline, y, horizon=4), lambda y: pipeline.predict(y, 4)):
+            with pytest.raises(InvalidInputError, match="must hold real numbers"):
+                read(strange)
 
 
 def test_what_cannot_forecast_is_refused(airline: pd.Series) -> None:

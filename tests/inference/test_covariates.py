@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.regression import explained, make_terms
-from moirai_moe_forecaster.inference.series import Series
 from tiny_network import tiny_network
 
 N, H = 300, 24

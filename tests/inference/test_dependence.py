@@ -10,8 +10,8 @@ from moirai_moe_forecaster.inference.dependence import (
     dependent,
     growth,
 )
-from moirai_moe_forecaster.model.components import StudentT
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.components import StudentT
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 
 
 def mixture_of(scale: torch.Tensor) -> Mixture:

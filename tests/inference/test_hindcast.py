@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses, normal_crps
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.series import Series
 from tiny_network import tiny_network
 
 NETWORK = tiny_network(output_patches=2)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill, make_prompt
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_config
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.series import read_series
 
 
 def walk(*shape: int, seed: int = 0) -> np.ndarray:

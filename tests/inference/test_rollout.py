@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
@@ -19,8 +20,7 @@ from moirai_moe_forecaster.inference.rollout import (
     reestimated_rollout,
     seeded_draw,
 )
-from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network

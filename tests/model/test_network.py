@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_config, tiny_network

@@ -14,16 +14,16 @@ import torch
 from official_checkpoint import weights_digest, write_official_checkpoint
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill, make_prompt
 from moirai_moe_forecaster.inference.rollout import frozen_rollout, reestimated_rollout
-from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.model.components import (
+from moirai_moe_forecaster.model.distribution.components import (
     LogNormal,
     NegativeBinomial,
     NormalFixed,
     StudentT,
 )
-from moirai_moe_forecaster.model.mixture import Affine, Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.npz"))
 NAMES = {

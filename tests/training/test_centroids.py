@@ -21,10 +21,10 @@ from moirai_moe_forecaster.training.centroids import (
     token_clusters,
     token_representations,
 )
-from moirai_moe_forecaster.training.corpus import Source
+from moirai_moe_forecaster.training.data.batches import BatchMaker
+from moirai_moe_forecaster.training.data.corpus import Source
 from moirai_moe_forecaster.training.expert_load import expert_load
-from moirai_moe_forecaster.training.loop import pretrain
-from moirai_moe_forecaster.training.windows import BatchMaker
+from moirai_moe_forecaster.training.pretrain import pretrain
 from tiny_network import tiny_network
 
 DENSE: dict[str, int] = {"num_experts": 1, "experts_per_token": 1}

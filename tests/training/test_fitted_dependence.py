@@ -6,7 +6,7 @@ import torch
 from moirai_moe_forecaster.inference.dependence import dependent, growth
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
-from moirai_moe_forecaster.training.dependence import fitted_dependence
+from moirai_moe_forecaster.training.fitted_dependence import fitted_dependence
 from moirai_moe_forecaster.training.objective import MicroBatch, Targets
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 

@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.flops import peak_flops, training_flops
 from moirai_moe_forecaster.training.objective import micro_batch, training_loss
-from moirai_moe_forecaster.training.windows import BatchMaker
 from tiny_network import tiny_config
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import MODEL, TRAINING, metrics, waves
+from test_pretrain import MODEL, TRAINING, metrics, waves
 
 import moirai_moe_forecaster
-from moirai_moe_forecaster.training.loop import pretrain
+from moirai_moe_forecaster.training.pretrain import pretrain
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "training" / "gpu_slices.py"
 ABSENT = ("sktime", "skpro", "skbase", "darts", "sklearn", "scipy", "matplotlib", "huggingface_hub")

@@ -14,7 +14,7 @@ import torch
 
 from moirai_moe_forecaster.checkpoint import load_checkpoint
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
-from moirai_moe_forecaster.training.metrics import METRICS_FILE
+from moirai_moe_forecaster.training.monitoring import METRICS_FILE
 from moirai_moe_forecaster.training.state import STATE_FILE, saved_model
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "training"

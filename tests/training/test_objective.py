@@ -8,12 +8,12 @@ import torch
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches
+from moirai_moe_forecaster.training.data.packing import TrainingBatch
 from moirai_moe_forecaster.training.objective import (
     micro_batch,
     next_patch_losses,
     training_loss,
 )
-from moirai_moe_forecaster.training.packing import TrainingBatch
 
 TOKENS = 6
 

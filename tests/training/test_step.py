@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from test_loop import ALONE, MODEL, TRAINING, waves
+from test_pretrain import ALONE, MODEL, TRAINING, waves
 
 from moirai_moe_forecaster.config import TrainConfig
+from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.objective import micro_batch
 from moirai_moe_forecaster.training.state import new_state
 from moirai_moe_forecaster.training.step import train_step
-from moirai_moe_forecaster.training.windows import BatchMaker
 
 
 def changes(training: TrainConfig, rate: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

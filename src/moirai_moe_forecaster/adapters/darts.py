@@ -31,7 +31,7 @@ from moirai_moe_forecaster.adapters.darts_tuning import (
     lora_settings,
     set_defaults,
 )
-from moirai_moe_forecaster.inference.arguments import check_count, read_season_length
+from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline

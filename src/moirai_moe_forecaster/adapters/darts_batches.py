@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import Array, Series
 
 
 def read_batch(batch: Any, shift: int, horizon: int) -> list[Series]:

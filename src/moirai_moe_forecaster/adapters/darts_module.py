@@ -24,14 +24,14 @@ from moirai_moe_forecaster.adapters.darts_batches import (
     read_batch,
     read_numbers,
 )
-from moirai_moe_forecaster.checkpoint import hollow_network
+from moirai_moe_forecaster.checkpoint.store import hollow_network
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.arguments import check_count
+from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.series import Array, Series
-from moirai_moe_forecaster.training.continuation import continuation_losses, left_to_network
-from moirai_moe_forecaster.training.lora import LoraConfig, add_lora, merge_lora, remove_lora
+from moirai_moe_forecaster.tuning.likelihood import continuation_losses, left_to_network
+from moirai_moe_forecaster.tuning.lora import LoraConfig, add_lora, merge_lora, remove_lora
 
 EXTRA_STATE = "_extra_state"
 MEDIAN = [0.5]

@@ -7,7 +7,7 @@ from typing import Any
 
 from moirai_moe_forecaster.errors import ConfigError
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.lora import LoraConfig, matched
+from moirai_moe_forecaster.tuning.lora import LoraConfig, matched
 
 # where the user says nothing: Darts' own would undo a pretrained network
 EPOCHS = 10

@@ -13,7 +13,7 @@ import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import told_frequency
+from moirai_moe_forecaster.adapters.sktime_instances import panel_frequency
 from moirai_moe_forecaster.adapters.sktime_parameters import check_parameters, read_source
 from moirai_moe_forecaster.adapters.sktime_points import Points, forecast_points
 from moirai_moe_forecaster.adapters.sktime_tuning import TunedWeights, tune, tuning_options
@@ -289,7 +289,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     def _set_cutoff_frequency(self) -> None:
         """Let sktime know a frequency that it does not find: of a panel, or after an update."""
         if isinstance(self.cutoff, pd.DatetimeIndex) and self.cutoff.freq is None:
-            freq = told_frequency(self._context.y, self.cutoff[0])
+            freq = panel_frequency(self._context.y, self.cutoff[0])
             self._set_cutoff(pd.DatetimeIndex(self.cutoff, freq=freq))
 
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:

@@ -9,20 +9,19 @@ import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_instances import (
-    Array,
     Instance,
     called,
     check_labels,
     check_times,
-    labels_at,
     last_rows,
     numbers,
     rows_ahead,
     rows_at,
     split_instances,
     steps_of,
-    time_grid,
 )
+from moirai_moe_forecaster.data.numbers import Array
+from moirai_moe_forecaster.data.times import grid_of, labels_at
 from moirai_moe_forecaster.errors import InvalidInputError
 
 LEAST_ROWS = 32
@@ -91,7 +90,7 @@ class Context(NamedTuple):
         for key, y in split_instances(self.y).items():
             if times is None or not y.index.equals(times):  # most panels share one time index
                 times = y.index
-                grid = time_grid(times, freq, self.length, called(key))
+                grid = grid_of(times, freq, self.length, called(key))
                 steps, labels = steps_of(fh, grid, called(key))
                 every = np.arange(1, steps.max() + 1)
                 ahead = labels if np.array_equal(steps, every) else labels_at(grid, every)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from pandas.tseries.frequencies import to_offset
 from sktime.forecasting.base import ForecastingHorizon
 
+from moirai_moe_forecaster.data.numbers import Array, read_numbers
+from moirai_moe_forecaster.data.times import labels_at, told_frequency
 from moirai_moe_forecaster.errors import InvalidInputError
 
-Array = NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -126,38 +126,7 @@ def rows_ahead(X: pd.DataFrame | None, instance: Instance) -> pd.DataFrame:
     return rows_at(X, instance.ahead, reason)
 
 
-def time_grid(times: pd.Index, freq: Any, length: int, name: str) -> pd.Index:
-    """Last `length` steps of a time index, with those that are absent from it."""
-    if isinstance(times, pd.PeriodIndex):
-        return pd.period_range(times[0], times[-1], freq=times.freq)[-length:]
-    if not isinstance(times, pd.DatetimeIndex):
-        return pd.RangeIndex(times[0], times[-1] + 1)[-length:]
-    for candidate in _candidates(times, freq, length):
-        grid = (
-            times[:0] if candidate is None else pd.date_range(times[0], times[-1], freq=candidate)
-        )
-        if times.equals(grid) or times.isin(grid).all():
-            return grid[-length:]
-    raise InvalidInputError(
-        f"the time index of {name} has no frequency and none can be inferred from its "
-        f"{len(times)} time stamps from {times[0]} to {times[-1]}; give it one with "
-        "y.asfreq(...), which makes absent steps missing values"
-    )
-
-
-def _candidates(times: pd.DatetimeIndex, freq: Any, length: int) -> Iterator[Any]:
-    yield times.freq
-    yield inferred_frequency(times)
-    if length < len(times):  # there may be a gap before those
-        yield inferred_frequency(times[-length:])
-    yield freq
-
-
-def inferred_frequency(times: Any) -> Any:
-    return pd.infer_freq(times) if len(times) > 2 else None
-
-
-def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
+def panel_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
     """Return a frequency that a series tells, of one with this end if possible, or None.
 
     It is for series that are too short to tell their own; `end` is one of its steps.
@@ -167,30 +136,10 @@ def told_frequency(table: pd.DataFrame, end: pd.Timestamp | None = None) -> Any:
         return None
     parts = [times[places] for places in _places(table).values()]
     for part in sorted(parts, key=lambda part: part[-1] != end):
-        found = part.freq or inferred_frequency(part)
+        found = told_frequency(part)
         if found is not None and (end is None or to_offset(found).is_on_offset(end)):
             return found
     return None
-
-
-def labels_at(grid: Any, steps: NDArray[np.int64]) -> pd.Index:
-    """Labels of ascending steps after the end of a time index; 0 is its end."""
-    if not len(steps):
-        return grid[:0]
-    first, last = min(int(steps[0]), 0), int(steps[-1])
-    if isinstance(grid, pd.DatetimeIndex):
-        # sktime adds one step at a time, which is slow and turns days into 24 hours
-        start = grid[-1]
-        if first < 0:
-            start = pd.date_range(end=start, periods=1 - first, freq=grid.freq)[0]
-        every: Any = pd.date_range(start, periods=last - first + 1, freq=grid.freq)
-    elif isinstance(grid, pd.PeriodIndex):
-        every = pd.period_range(grid[-1] + first, periods=last - first + 1, freq=grid.freq)
-    else:
-        every = pd.Index(np.arange(grid[-1] + first, grid[-1] + last + 1))
-    start = steps[0] - first
-    # a slice keeps the frequency
-    return every[start:] if len(steps) == len(every) - start else every[steps - first]
 
 
 def steps_of(fh: ForecastingHorizon, grid: Any, name: str) -> tuple[NDArray[np.int64], pd.Index]:
@@ -259,7 +208,7 @@ def target_values(instance: Instance, length: int | None = None) -> Array:
 
 
 def numbers(table: pd.DataFrame, name: str) -> Array:
-    values: Array = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = read_numbers(table)
     infinite = table.index[np.flatnonzero(np.isinf(values).any(1))]
     if len(infinite):
         raise InvalidInputError(f"{name} is infinite at {infinite[0]}; use NaN for a missing value")

@@ -11,15 +11,15 @@ from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_context import Context
 from moirai_moe_forecaster.adapters.sktime_instances import (
-    Array,
     in_order,
     positions_of,
     target_values,
 )
+from moirai_moe_forecaster.data.numbers import Array
+from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.series import read_series
 
 
 class Points(NamedTuple):

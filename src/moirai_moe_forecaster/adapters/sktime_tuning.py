@@ -13,12 +13,12 @@ import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import target_values, told_frequency
+from moirai_moe_forecaster.adapters.sktime_instances import panel_frequency, target_values
+from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.arguments import read_device
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.tuning import fine_tune
-from moirai_moe_forecaster.training.lora import LoraConfig
+from moirai_moe_forecaster.tuning.lora import LoraConfig
 
 # "zero-shot" trains in pretrain only
 MODES = {"zero-shot": "lora", "minimal": "head", "full": "full", "peft": "lora"}
@@ -123,7 +123,7 @@ def tune(
     seed : int
     """
     context = Context.of(y, X, sys.maxsize)
-    freq = told_frequency(y)
+    freq = panel_frequency(y)
     instances = context.instances(ForecastingHorizon([0]), freq)
     _, future = context.covariates(instances, 0, context.X)
     series = [target_values(instance) for instance in instances]

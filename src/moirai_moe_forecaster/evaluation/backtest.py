@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.series import Item, is_panel, match_items, read_items
+from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import (
@@ -20,15 +22,8 @@ from moirai_moe_forecaster.evaluation.metrics import (
     needed_levels,
     score_terms,
 )
-from moirai_moe_forecaster.evaluation.panel import (
-    Item,
-    Window,
-    is_panel,
-    match_items,
-    read_items,
-)
-from moirai_moe_forecaster.evaluation.seasonality import frequency_of, season_of
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
+from moirai_moe_forecaster.evaluation.window import Window
 
 Array = NDArray[np.float64]
 
@@ -129,7 +124,7 @@ def backtest(
     _check_count("horizon", horizon)
     _check_count("windows", windows)
     stride = horizon if step is None else _check_count("step", step)
-    items = read_items(y)
+    items = read_items(y).items
     covariates = None if X is None else match_items(X, items)
     if seasonality is None:
         seasons = _seasons(items)
@@ -144,12 +139,12 @@ def backtest(
 
 def _seasons(items: Sequence[Item]) -> list[int]:
     """Season of every series, by its frequency."""
-    first = items[0].frame.index
+    first = items[0].index
     seasons = [_season(first)]
     for before, item in itertools.pairwise(items):
-        index = item.frame.index
+        index = item.index
         try:
-            same = index.equals(before.frame.index)
+            same = index.equals(before.index)
             seasons.append(seasons[-1] if same else _season(index))
         except InvalidInputError:
             seasons.append(seasons[0])
@@ -277,7 +272,7 @@ def _table(
                     "series": item.name,
                     "variate": variate,
                     "window": window.number,
-                    "cutoff": item.frame.index[cut - 1],
+                    "cutoff": item.index[cut - 1],
                     "n_train": cut,
                     "n_test": int((~np.isnan(label)).sum()),
                     "abs_test": float(np.nansum(np.abs(label))),

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.series import read_items
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, needed_levels
 from moirai_moe_forecaster.evaluation.naive import seasonal_naive
-from moirai_moe_forecaster.evaluation.panel import Item, Window
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
 from moirai_moe_forecaster.evaluation.tasks import Task
+from moirai_moe_forecaster.evaluation.window import Window
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -160,7 +160,6 @@ def _code() -> str:
 
 def _predict_sktime(forecaster: Any, task: Task, levels: tuple[float, ...]) -> Prediction:
     windows = [
-        Window(Item(number, context[:, None], [0], pd.Series(context)), None, 0, len(context))
-        for number, context in enumerate(task.contexts)
+        Window(item, None, 0, len(item.values)) for item in read_items([*task.contexts]).items
     ]
     return forecast_windows(forecaster, windows, task.horizon, levels, panel=False)

@@ -25,9 +25,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from moirai_moe_forecaster.data.times import season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.readers import SeriesFile, read_series_file
-from moirai_moe_forecaster.evaluation.seasonality import season_of
 from moirai_moe_forecaster.evaluation.tasks import Task, rolling_task
 
 Kind = Literal["monash", "zero-shot"]

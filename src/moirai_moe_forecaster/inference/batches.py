@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import OutOfMemoryError
-from moirai_moe_forecaster.inference.arguments import check_count
-from moirai_moe_forecaster.inference.series import Series
-from moirai_moe_forecaster.model.mixture import raw_size
+from moirai_moe_forecaster.model.distribution.mixture import raw_size
 
 Result = TypeVar("Result")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moirai_moe_forecaster.inference.series import Array
+from moirai_moe_forecaster.data.series import Array
 
 FORGETTING: Array = np.array([0.6, 0.3, 0.12, 0.05])
 """Weights of the latest repetition among which is chosen."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.inference.randomness import BITS
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 
 LARGEST_SHARE = 0.95
 

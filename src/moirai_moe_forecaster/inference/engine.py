@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.dependence import Dependence
@@ -29,7 +30,6 @@ from moirai_moe_forecaster.inference.rollout import (
     seeded_draw,
 )
 from moirai_moe_forecaster.inference.seasons import KINDS, SeasonLength, Seasons
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.in_sample_parts import (
     Part,
@@ -32,7 +33,6 @@ from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 

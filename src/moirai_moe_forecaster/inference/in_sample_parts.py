@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.regression import explained
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.inference.view_weights import periods_of
 from moirai_moe_forecaster.inference.views import cycles_of
 

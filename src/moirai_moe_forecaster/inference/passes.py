@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.batches import (
     Load,
     Result,
@@ -13,7 +14,6 @@ from moirai_moe_forecaster.inference.batches import (
     halved_when_short,
     limits,
 )
-from moirai_moe_forecaster.inference.series import Series
 
 
 def in_passes(

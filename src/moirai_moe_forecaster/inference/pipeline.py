@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.adapters_file import (
+from moirai_moe_forecaster.checkpoint.adapters import (
     Adapters,
     adapted_network,
     holds_adapters,
@@ -20,30 +20,30 @@ from moirai_moe_forecaster.adapters_file import (
     load_adapters,
     save_adapters,
 )
-from moirai_moe_forecaster.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from moirai_moe_forecaster.checkpoint.store import CheckpointInfo, load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.arguments import (
+from moirai_moe_forecaster.data.arguments import (
     check_count,
     read_device,
     read_dtype,
     read_season_length,
 )
+from moirai_moe_forecaster.data.series import read_series
+from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.dataframe import predict_df
 from moirai_moe_forecaster.inference.engine import Request, forecast_series
 from moirai_moe_forecaster.inference.forecast import Forecast
-from moirai_moe_forecaster.inference.frame import predict_df
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.inference.representation import embed
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.series import read_series
 from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.routing_report import RoutingReport
-    from moirai_moe_forecaster.training.tuning_report import TuningReport
+    from moirai_moe_forecaster.tuning.report import TuningReport
 
 log = logging.getLogger(__name__)
 

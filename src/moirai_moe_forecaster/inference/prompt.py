@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.references import reference_cycles
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
 from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch, patches, time_index

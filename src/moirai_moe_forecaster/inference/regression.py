@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from moirai_moe_forecaster.inference.series import Array, Series
+from moirai_moe_forecaster.data.series import Array, Series
 
 FEWEST_POINTS = 12
 LONGEST_FILTER = 32

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.data.series import SeriesBatch, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batches import (
     Load,
@@ -18,7 +19,6 @@ from moirai_moe_forecaster.inference.batches import (
     limits,
 )
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.series import SeriesBatch, read_series
 from moirai_moe_forecaster.model.network import Output
 from moirai_moe_forecaster.model.tokens import TokenBatch
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence, dependent
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.randomness import stratified
-from moirai_moe_forecaster.inference.series import Series
 from moirai_moe_forecaster.model.attention import KeyValue, visibility
-from moirai_moe_forecaster.model.mixture import Affine, Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.scaler import Normaliser
 from moirai_moe_forecaster.model.tokens import TokenBatch

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from moirai_moe_forecaster.adapters_file import ADAPTERS_FILE
+from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.arguments import read_device, read_dtype
+from moirai_moe_forecaster.data.arguments import read_device, read_dtype
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
 

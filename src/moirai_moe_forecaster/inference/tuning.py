@@ -11,9 +11,9 @@ from moirai_moe_forecaster.inference.randomness import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-    from moirai_moe_forecaster.training.lora import LoraConfig
-    from moirai_moe_forecaster.training.trained import Mode
-    from moirai_moe_forecaster.training.tuning_run import Callback
+    from moirai_moe_forecaster.tuning.lora import LoraConfig
+    from moirai_moe_forecaster.tuning.modes import Mode
+    from moirai_moe_forecaster.tuning.run import Callback
 
 
 def fine_tune(
@@ -128,7 +128,7 @@ def fine_tune(
     >>> tuned.predict(y, horizon=12).median.shape
     (4, 12)
     """
-    from moirai_moe_forecaster.training.fine_tuning import fine_tune as tuned
+    from moirai_moe_forecaster.tuning.fine_tune import fine_tune as tuned
 
     return tuned(
         self,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
@@ -25,7 +26,6 @@ from moirai_moe_forecaster.inference.seasons import (
     SeasonLength,
     Seasons,
 )
-from moirai_moe_forecaster.inference.series import Array, Series
 from moirai_moe_forecaster.inference.views import make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE
 

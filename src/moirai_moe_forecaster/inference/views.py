@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
 from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
-from moirai_moe_forecaster.inference.series import Array, Series
 
 CLEAR = 0.1
 """Strength of a further period from which on all of its cycle is taken out."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.model.mixture import raw_size
+from moirai_moe_forecaster.model.distribution.mixture import raw_size
 from moirai_moe_forecaster.model.reference import split_reference
 
 KERNEL = 5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.model.components import KINDS
+from moirai_moe_forecaster.model.distribution.components import KINDS
 from moirai_moe_forecaster.model.reference import points_ahead, split_reference
 
 LARGEST = 8.0

@@ -20,10 +20,10 @@ from moirai_moe_forecaster.model.attention import (
     Visibility,
     visibility,
 )
+from moirai_moe_forecaster.model.distribution.mixture import Mixture, raw_size
 from moirai_moe_forecaster.model.exchange import OutputExchange
-from moirai_moe_forecaster.model.experts import Experts
 from moirai_moe_forecaster.model.gated_reference import GatedReference
-from moirai_moe_forecaster.model.mixture import Mixture, raw_size
+from moirai_moe_forecaster.model.moe import Experts
 from moirai_moe_forecaster.model.norm import RMSNorm
 from moirai_moe_forecaster.model.rotary import Rotation, rotation
 from moirai_moe_forecaster.model.routing import CentroidRouter, LinearRouter, Routing

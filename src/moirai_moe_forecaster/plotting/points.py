@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.series import read_items
+from moirai_moe_forecaster.data.times import labels_after
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -34,19 +36,15 @@ def points(
     """Pick the points of one variate of one series, and their index if they have one."""
     if data is None:
         return np.empty(0), None
-    if getattr(getattr(data, "index", None), "nlevels", 1) > 1:
-        levels = list(range(data.index.nlevels - 1))
-        data = [group.droplevel(levels) for _, group in data.groupby(level=levels, sort=False)]
-    if isinstance(data, (list, tuple)) and len(data) and np.ndim(data[0]):
-        if series >= len(data):
-            raise InvalidInputError(f"{name} holds {len(data)} series; number {series} was chosen")
-        data = data[series]
-    if np.ndim(data) not in (1, 2):
+    given = read_items(data, name)
+    if given.single:
+        series = 0
+    if series >= len(given.items):
         raise InvalidInputError(
-            f"{name} has {np.ndim(data)} dimensions; expected (time,) or (time, variates)"
+            f"{name} holds {len(given.items)} series; number {series} was chosen"
         )
-    values = chosen_variate(np.asarray(data, dtype=np.float64), variate)
-    return values, getattr(data, "index", None) if hasattr(data, "iloc") else None
+    item = given.items[series]
+    return chosen_variate(item.values, variate), item.index if item.indexed else None
 
 
 def lonely(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -64,7 +62,7 @@ def axis(index: Any | None, past: int, horizon: int) -> NDArray[Any]:
         return np.arange(past + horizon)
     labels = pd.Index(index)
     if len(labels) == past and past:
-        labels = labels.append(_continued(labels, horizon))
+        labels = labels.append(labels_after(labels, horizon))
     if len(labels) != past + horizon:
         raise InvalidInputError(
             f"index has {len(labels)} entries; expected {past} for the history and {horizon} for "
@@ -76,23 +74,3 @@ def axis(index: Any | None, past: int, horizon: int) -> NDArray[Any]:
         labels = labels.tz_localize(None)
     positions: NDArray[Any] = labels.to_numpy()
     return positions
-
-
-def _continued(index: Any, steps: int) -> Any:
-    """Labels of the steps after an index."""
-    import pandas as pd
-
-    if isinstance(index, pd.PeriodIndex):
-        return pd.period_range(index[-1] + 1, periods=steps)
-    if isinstance(index, pd.DatetimeIndex):
-        freq = index.freq or (pd.infer_freq(index) if len(index) > 2 else None)
-        if freq is None:
-            raise InvalidInputError(
-                "the history's times have no regular frequency, so that it is not known which come "
-                "next: pass the times of history and horizon as `index`"
-            )
-        return pd.date_range(index[-1], periods=steps + 1, freq=freq)[1:]
-    if index.dtype.kind not in "iuf":
-        return pd.RangeIndex(len(index), len(index) + steps)
-    step = index[-1] - index[-2] if len(index) > 1 else 1
-    return pd.Index(index[-1] + step * np.arange(1, steps + 1))

@@ -18,8 +18,8 @@ from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
-from moirai_moe_forecaster.training.corpus import Source, hold_out
-from moirai_moe_forecaster.training.windows import BatchMaker
+from moirai_moe_forecaster.training.data.batches import BatchMaker
+from moirai_moe_forecaster.training.data.corpus import Source, hold_out
 
 log = logging.getLogger(__name__)
 

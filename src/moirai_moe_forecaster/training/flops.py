@@ -7,8 +7,8 @@ import time
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig, Precision
+from moirai_moe_forecaster.model.distribution.mixture import raw_size
 from moirai_moe_forecaster.model.exchange import KERNEL
-from moirai_moe_forecaster.model.mixture import raw_size
 from moirai_moe_forecaster.model.reference import points_ahead
 
 CPU_SIZE = 1024

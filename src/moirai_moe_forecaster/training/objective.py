@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.model.mixture import Mixture
+from moirai_moe_forecaster.model.distribution.mixture import Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.routing import balance_loss, expert_counts
 from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches
-from moirai_moe_forecaster.training.packing import TrainingBatch
-from moirai_moe_forecaster.training.processes import sum_over_processes
+from moirai_moe_forecaster.training.data.packing import TrainingBatch
+from moirai_moe_forecaster.training.distributed import sum_over_processes
 
 
 class Targets(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training.distributed import Processes
 from moirai_moe_forecaster.training.objective import Objective
-from moirai_moe_forecaster.training.processes import Processes
 
 
 def shard(objective: Objective, processes: Processes) -> None:

@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.training.distributed import Processes
 from moirai_moe_forecaster.training.initial import set_initial
 from moirai_moe_forecaster.training.muon import Muon
 from moirai_moe_forecaster.training.objective import Objective
-from moirai_moe_forecaster.training.processes import Processes
 from moirai_moe_forecaster.training.sharding import like, part, shard, swap, whole
 
 log = logging.getLogger(__name__)

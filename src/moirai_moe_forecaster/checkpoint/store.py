@@ -1,0 +1,437 @@
+"""Checkpoints: bundled, in a directory or on the Hugging Face Hub; native and official layout.
+
+A checkpoint is a ``config.json`` beside a ``model.safetensors``. Nothing that a configuration names
+is ever imported or called, and no other format of weights is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from moirai_moe_forecaster.checkpoint.official import (
+    NAMES_IN_AN_ERROR,
+    OFFICIAL_LICENCE,
+    count_experts,
+    from_official,
+    official_parts,
+    official_settings,
+    official_shapes,
+    read_config,
+    several,
+    to_official,
+)
+from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
+Layout = Literal["native", "official"]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "moirai-moe-forecaster"
+FORMAT_VERSION = 1
+UNSPECIFIED_LICENCE = "unspecified"
+
+HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+WHAT_IS_EXPECTED = (
+    f"a directory that holds {CONFIG_FILE} and {WEIGHTS_FILE}, a Hub name such as "
+    "'Salesforce/moirai-moe-1.0-R-small', or None for the bundled checkpoint"
+)
+FLOATING = ("F64", "F32", "F16", "BF16")
+
+_warned: set[str] = set()
+
+
+class CheckpointInfo(NamedTuple):
+    """Where a network came from.
+
+    Attributes
+    ----------
+    name : str
+        For people to read.
+    layout : {"native", "official"}
+    licence : str
+        Of the weights; "unspecified" if the checkpoint does not say.
+    source : str
+        Directory or Hub name.
+    revision : str or None
+        Commit on the Hub that was loaded; None for a local checkpoint.
+    """
+
+    name: str
+    layout: Layout
+    licence: str
+    source: str
+    revision: str | None
+
+
+class Checkpoint(NamedTuple):
+    """A network with its weights, and where it came from."""
+
+    network: MoiraiMoE
+    info: CheckpointInfo
+
+
+def load_checkpoint(
+    name_or_path: str | Path | None = None, *, revision: str | None = None
+) -> Checkpoint:
+    """Load a network in evaluation mode, in float32 on the CPU.
+
+    Parameters
+    ----------
+    name_or_path : str, Path or None, default=None
+        A directory; or the name of a Hub repository, "organisation/name", downloaded once and then
+        taken from the local cache; or None for the bundled checkpoint.
+    revision : str, optional
+        Branch, tag or commit of a Hub repository.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, it is damaged, or its files do not fit each other.
+    MissingExtraError
+        If a Hub name is given and huggingface_hub is not installed.
+
+    Warns
+    -----
+    UserWarning
+        Once per process and checkpoint, if the weights are the official ones, whose licence
+        forbids commercial use.
+    """
+    place = _locate(name_or_path, revision)
+    network, described = _read(place.directory)
+    info = CheckpointInfo(
+        place.name, described.layout, described.licence, place.source, place.revision
+    )
+    if info.layout == "official" and info.licence == OFFICIAL_LICENCE:
+        _warn_once(info)
+    return Checkpoint(network, info)
+
+
+def save_checkpoint(
+    network: MoiraiMoE,
+    directory: str | Path,
+    *,
+    layout: Layout = "native",
+    dtype: torch.dtype | None = None,
+    licence: str = UNSPECIFIED_LICENCE,
+) -> None:
+    """Write a network into a directory, whose other files stay as they are.
+
+    At every moment, and wherever the call is interrupted, the directory holds either what it held
+    before or the new checkpoint.
+
+    Parameters
+    ----------
+    network : MoiraiMoE
+    directory : str or Path
+        Made if it does not exist.
+    layout : {"native", "official"}, default="native"
+        "official" is what the original implementation reads; only for a network that follows its
+        conventions.
+    dtype : torch.dtype, optional
+        torch.float32 (the default) or, in native layout, torch.bfloat16: half the size.
+    licence : str, default="unspecified"
+        Of the weights. Weights tuned from others usually remain under the licence of those.
+
+    Raises
+    ------
+    ConfigError
+        If the layout cannot express the network's configuration, or an argument is not known.
+    CheckpointError
+        If the network holds other tensors than its configuration says, such as adapters, or
+        `directory` is a file.
+    """
+    config, directory = network.config, Path(os.path.expanduser(directory))
+    if layout not in ("native", "official"):
+        raise ConfigError(f"layout must be 'native' or 'official', got {layout!r}")
+    allowed = [torch.float32, torch.bfloat16] if layout == "native" else [torch.float32]
+    dtype = torch.float32 if dtype is None else dtype
+    if dtype not in allowed:
+        raise ConfigError(f"dtype in {layout} layout must be one of {allowed}, got {dtype!r}")
+    settings = _settings(config, layout, licence)
+    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    if others := sorted(state.keys() ^ hollow_network(config).state_dict().keys()):
+        raise CheckpointError(
+            "the network holds more or less than a MoiraiMoE of its configuration: "
+            f"{several(others)}; merge or remove adapters before saving"
+        )
+    if directory.exists() and not directory.is_dir():
+        raise CheckpointError(f"{directory} is a file; a checkpoint is saved as a directory")
+    tensors = (
+        {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+        if layout == "native"
+        else to_official(state, config)
+    )
+    _write(directory, json.dumps(settings, indent=2) + "\n", tensors)
+
+
+class _Place(NamedTuple):
+    directory: Path
+    name: str
+    source: str
+    revision: str | None
+
+
+class _Description(NamedTuple):
+    layout: Layout
+    config: ModelConfig
+    licence: str
+
+
+# --- finding a checkpoint ---------------------------------------------------------------------
+
+
+def _locate(name_or_path: str | Path | None, revision: str | None) -> _Place:
+    if name_or_path is None:
+        path, name = Path(str(files("moirai_moe_forecaster") / "weights")), "bundled"
+        if not (path / CONFIG_FILE).exists():
+            raise CheckpointError(
+                f"the bundled checkpoint is missing from this installation ({path}): install the "
+                "package again, or pass a directory or a Hub name"
+            )
+    elif not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise CheckpointError(f"expected {WHAT_IS_EXPECTED}; got {name_or_path!r}")
+    else:
+        path = Path(os.path.expanduser(name_or_path))
+        name = path.resolve().name
+        if isinstance(name_or_path, str) and not path.exists() and HUB_NAME.fullmatch(name_or_path):
+            return _download(name_or_path, revision)
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "does not exist"
+            raise CheckpointError(f"{str(name_or_path)!r} {found}; expected {WHAT_IS_EXPECTED}")
+    if revision is not None:
+        raise CheckpointError(
+            f"revision={revision!r} applies to Hub names only, and {path} is a local checkpoint: "
+            "leave it out"
+        )
+    return _Place(path, name, str(path), None)
+
+
+def _download(name: str, revision: str | None) -> _Place:
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError as error:
+        purpose = f"loading {name!r}, which is not a local directory, from the Hub"
+        raise MissingExtraError("huggingface_hub", "hub", purpose) from error
+    advice: dict[type[Exception], str] = {
+        errors.GatedRepoError: "accept its terms on its page and log in with `hf auth login`",
+        errors.RepositoryNotFoundError: "check the name; if it is private, `hf auth login`",
+        errors.RevisionNotFoundError: f"it has no revision {revision!r}; check `revision`",
+        errors.LocalEntryNotFoundError: "the Hub is out of reach, or switched off by "
+        "HF_HUB_OFFLINE, and the local cache does not hold it; load it once with a connection",
+        errors.EntryNotFoundError: f"it does not hold {CONFIG_FILE} and {WEIGHTS_FILE}, so it "
+        "is not a checkpoint of this model",
+    }
+    try:
+        config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
+        # the folder is the commit: both files are of it even if the branch moves meanwhile
+        commit = config.parent.name
+        hf_hub_download(name, WEIGHTS_FILE, revision=commit)
+    # whatever fails in there (HTTP client, file locks, validation) means the same to the caller
+    except Exception as error:
+        known = (text for kind, text in advice.items() if isinstance(error, kind))
+        hint = next(known, f"{type(error).__name__}: {error}".rstrip(" ."))
+        raise CheckpointError(
+            f"cannot load {name!r} from the Hub: {hint}. Otherwise pass {WHAT_IS_EXPECTED}"
+        ) from error
+    return _Place(config.parent, name, name, commit)
+
+
+def _warn_once(info: CheckpointInfo) -> None:
+    if info.source not in _warned:
+        _warned.add(info.source)
+        warnings.warn(
+            f"the weights of {info.name} are licensed under {info.licence}: commercial use is not "
+            "permitted. The bundled checkpoint has no such restriction.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
+    file = directory / CONFIG_FILE
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        reason = f"cannot read {file} ({error.strerror})"
+        raise CheckpointError(f"{reason}; expected {WHAT_IS_EXPECTED}") from error
+    described = _describe(text, file)
+    file = directory / WEIGHTS_FILE
+    with _open(file) as weights:
+        metadata = weights.metadata() or {}
+        if metadata.get("replaces") == _digest(text):
+            # saving was interrupted, or is just now, between its two renames: see `_write`
+            described = _describe(metadata.get("config", "").encode(), file)
+        if described.layout == "official":
+            experts = count_experts(weights)
+            described = described._replace(config=replace(described.config, num_experts=experts))
+        network = hollow_network(described.config)
+        empty = network.state_dict()
+        if described.layout == "official":
+            _check(weights, official_shapes(official_parts(empty, network.config)), file)
+            state = from_official(weights, empty, network.config)
+        else:
+            _check(weights, {name: tuple(tensor.shape) for name, tensor in empty.items()}, file)
+            # copied, because the file may be replaced or cut while it is mapped into memory
+            state = {key: weights.get_tensor(key).to(torch.float32, copy=True) for key in empty}
+    network.load_state_dict(state, assign=True)
+    return network.eval(), described
+
+
+def hollow_network(config: ModelConfig) -> MoiraiMoE:
+    """Build a network without memory for its weights, and without drawing random ones."""
+    with torch.device("meta"), _NoDraws():
+        return MoiraiMoE(config)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skips random draws: on tensors without memory they cost two seconds of imports in torch."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _describe(text: bytes, file: Path) -> _Description:
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file} is not valid JSON ({error}): download or save the checkpoint again"
+        ) from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, got {type(settings).__name__}")
+    licence = settings.get("licence")
+    try:
+        if settings.get("format") == FORMAT:
+            config = _native_config(settings)
+            return _Description("native", config, str(licence or UNSPECIFIED_LICENCE))
+        if "distr_output" in settings:
+            # only this package writes a licence there; the original weights are the usual case
+            config = read_config(settings)
+            return _Description("official", config, str(licence or OFFICIAL_LICENCE))
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    what = {key: settings[key] for key in ("format", "model_type") if key in settings}
+    raise CheckpointError(
+        f"{file} describes another model ({what or sorted(settings)[:NAMES_IN_AN_ERROR]}); "
+        f"expected 'format': {FORMAT!r}, or an official Moirai-MoE with 'distr_output'"
+    )
+
+
+def _native_config(settings: Mapping[str, Any]) -> ModelConfig:
+    version, model = settings.get("format_version"), settings.get("model")
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"format_version must be an integer of at least 1, got {version!r}")
+    if version > FORMAT_VERSION:
+        raise ConfigError(
+            f"format_version is {version}, this version of the package reads up to "
+            f"{FORMAT_VERSION}: pip install --upgrade moirai-moe-forecaster"
+        )
+    if not isinstance(model, dict):
+        raise ConfigError(f"'model' must hold the fields of ModelConfig, got {model!r}")
+    return ModelConfig.from_dict(model)
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{file} does not exist; weights are read from {WEIGHTS_FILE} only, never from pickles"
+        ) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged, incomplete or not a safetensors file ({error}): download or save "
+            "the checkpoint again (a Git LFS pointer: `git lfs pull`)"
+        ) from error
+
+
+def _check(weights: Any, expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
+    """Compare names, shapes and types in the file's header with those of the configuration."""
+    found = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+    shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
+    common = expected.keys() & found.keys()
+    problems = {
+        "missing": expected.keys() - found.keys(),
+        "unexpected": found.keys() - expected.keys(),
+        "of another shape": {
+            f"{name} {shapes[name]}, expected {expected[name]}"
+            for name in common
+            if shapes[name] != expected[name]
+        },
+        "not of a floating-point type": {
+            f"{name} {found[name].get_dtype()}"
+            for name in common
+            if found[name].get_dtype() not in FLOATING
+        },
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{what}: {several(names)}" for what, names in problems.items() if names)
+        raise CheckpointError(f"{file} does not hold the tensors that {CONFIG_FILE} says: {text}")
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def _settings(config: ModelConfig, layout: Layout, licence: str) -> dict[str, Any]:
+    if layout == "official":
+        return official_settings(config) | {"licence": licence}
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "licence": licence,
+        "model": config.to_dict(),
+    }
+
+
+def _write(directory: Path, config: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write both files whole elsewhere and rename them, the weights first.
+
+    Two renames are not one. So the weights carry their configuration, and the digest of the one
+    they replace: a reader that finds them beside that knows which configuration is theirs.
+    """
+    metadata = {"format": "pt", "config": config}
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / CONFIG_FILE).exists():
+        metadata["replaces"] = _digest((directory / CONFIG_FILE).read_bytes())
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as temporary:
+        new_weights, new_config = Path(temporary, WEIGHTS_FILE), Path(temporary, CONFIG_FILE)
+        save_file(dict(tensors), new_weights, metadata=metadata)
+        new_config.write_text(config, encoding="utf-8")
+        # safetensors writes for the owner alone; the user's umask decides, as for any other file
+        shutil.copymode(new_config, new_weights)
+        os.replace(new_weights, directory / WEIGHTS_FILE)
+        os.replace(new_config, directory / CONFIG_FILE)
+
+
+def _digest(config: bytes) -> str:
+    return hashlib.sha256(config).hexdigest()

@@ -1,0 +1,320 @@
+"""What a user passes as data, checked and turned into plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from moirai_moe_forecaster.data.numbers import Array as Array
+from moirai_moe_forecaster.data.numbers import is_numeric, read_matrix, read_numbers
+from moirai_moe_forecaster.errors import InvalidInputError
+
+
+class Series(NamedTuple):
+    """One series with its covariates; NaN is missing.
+
+    Attributes
+    ----------
+    target : ndarray, (variate, context)
+    past : ndarray, (past covariate, context)
+        May end earlier than the context.
+    future : ndarray, (known-future covariate, context + horizon)
+    """
+
+    target: Array
+    past: Array
+    future: Array
+
+    def last(self, length: int) -> Series:
+        """Keep the last `length` points of the context."""
+        surplus = max(self.target.shape[1] - length, 0)
+        return Series(self.target[:, surplus:], self.past[:, surplus:], self.future[:, surplus:])
+
+
+class SeriesBatch(NamedTuple):
+    """What one call forecasts.
+
+    Attributes
+    ----------
+    series : list of Series
+    single : bool
+        One series was passed by itself, not in a list or a panel: results drop the series axis.
+    univariate : bool
+        All series were one-dimensional: results drop the variate axis.
+    names : list of hashable
+        Keys of a panel's instances, else positions.
+    """
+
+    series: list[Series]
+    single: bool
+    univariate: bool
+    names: list[Hashable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One series as it was passed, in the form that all kinds of data have in common.
+
+    Attributes
+    ----------
+    name : hashable
+        Of the Series, key of the instance, or position in the list.
+    values : ndarray, (time, variate)
+        NaN is missing.
+    variates : list of hashable
+        Names of the columns, or their positions.
+    index : Index
+        Of the rows; positions, where there was none.
+    indexed : bool
+        There was one.
+    flat : bool
+        It was one-dimensional.
+    """
+
+    name: Hashable
+    values: Array
+    variates: list[Hashable]
+    index: pd.Index
+    indexed: bool
+    flat: bool
+
+    @property
+    def frame(self) -> pd.Series[float] | pd.DataFrame:
+        """The same as pandas has it: a Series if it was one-dimensional."""
+        if self.flat:
+            return pd.Series(self.values[:, 0], index=self.index)
+        return pd.DataFrame(self.values, index=self.index, columns=pd.Index(self.variates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Data split into series.
+
+    Attributes
+    ----------
+    items : list of Item
+    single : bool
+        There is one, and it was by itself, not in a list or a panel.
+    panel : bool
+        An index said which series a row belongs to; items are named by their keys.
+    """
+
+    items: list[Item]
+    single: bool = False
+    panel: bool = False
+
+
+def read_items(data: Any, what: str = "y") -> Items:
+    """Split data into series, whatever container holds them.
+
+    Parameters
+    ----------
+    data : array, masked array, Series, DataFrame, TimeSeries of Darts, or list of these
+        As `MoiraiMoEPipeline.predict` takes it.
+    what : str, default="y"
+        What the data are called in messages.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no series, or one is empty, infinite, not numeric or of a wrong shape.
+    """
+    if is_panel(data):
+        items = _instances(data, what)
+        result = Items(items=items, panel=True)
+    elif isinstance(data, list | tuple) and not _is_one_series(data):
+        items = [_item(index, part, f"{what}[{index}]") for index, part in enumerate(data)]
+        result = Items(items=items)
+    else:
+        named = isinstance(data, pd.Series) and data.name is not None
+        result = Items(items=[_item(data.name if named else 0, data, what)], single=True)
+    if not result.items:
+        raise InvalidInputError(f"{what} holds no series; expected at least one")
+    return result
+
+
+def is_panel(data: Any) -> bool:
+    """Whether the index says which series a row belongs to."""
+    return isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex)
+
+
+def read_series(
+    y: Any,
+    horizon: int,
+    past_covariates: Any = None,
+    future_covariates: Any = None,
+    context_length: int | None = None,
+) -> SeriesBatch:
+    """Check data and covariates and bring them into one form.
+
+    Parameters
+    ----------
+    y : array, Series, DataFrame or list of these
+        As `MoiraiMoEPipeline.predict` takes it.
+    horizon : int
+        Steps that known-future covariates must reach beyond the context.
+    past_covariates, future_covariates : array, Series, DataFrame or list of these, optional
+        Those of a panel belong to its instances by name if they are a panel too, otherwise, as
+        those of a list, by position.
+    context_length : int, optional
+        How many of the last points are used, among which one at least must be observed.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the series, and what was got and expected.
+    """
+    targets = read_items(y)
+    for index, item in enumerate(targets.items):
+        _check_observed(item.values, _name("y", index, targets), context_length)
+    lengths = [len(item.values) for item in targets.items]
+    ahead = [length + horizon for length in lengths]
+    past = _covariates(past_covariates, "past_covariates", lengths, targets)
+    future = _covariates(future_covariates, "future_covariates", ahead, targets)
+    series = [
+        Series(*(np.ascontiguousarray(part.T) for part in parts))
+        for parts in zip([item.values for item in targets.items], past, future, strict=True)
+    ]
+    univariate = all(item.flat for item in targets.items)
+    names = [item.name for item in targets.items] if targets.panel else [*range(len(series))]
+    return SeriesBatch(series, targets.single, univariate, names)
+
+
+def match_items(data: Any, items: Sequence[Item]) -> list[Item]:
+    """Split covariates, and bring them into the order of the series they belong to.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not one block per series, as long as it and with the same times.
+    """
+    given = read_items(data, "X")
+    blocks = _in_order(given, items, "X") if given.panel else given.items
+    if len(blocks) != len(items):
+        raise InvalidInputError(
+            f"X has {len(blocks)} series, y has {len(items)}; give one block each"
+        )
+    for block, item in zip(blocks, items, strict=True):
+        rows = len(item.values)
+        if len(block.values) < rows:
+            raise InvalidInputError(
+                f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
+                "one for each step of y"
+            )
+        if not block.index[:rows].equals(item.index):
+            raise InvalidInputError(f"X of series {item.name!r} has other times than y")
+    return blocks
+
+
+def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
+    """Series of a panel, in the order in which they first appear."""
+    levels = list(range(data.index.nlevels - 1))
+    codes = data.groupby(level=levels, sort=False).ngroup().to_numpy()
+    if (codes < 0).any():
+        raise InvalidInputError(
+            f"a label of an instance of {what} is missing, in row {int((codes < 0).argmax())}; "
+            "complete or drop it"
+        )
+    order = codes.argsort(kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    index: Any = data.index
+    keys = index[order[starts]].droplevel(-1)
+    times = index.get_level_values(-1)
+    columns: list[Hashable] = [*data.columns] if isinstance(data, pd.DataFrame) else [0]
+    # all at once where possible, as a panel may have many series
+    values = read_numbers(data) if is_numeric(data) else None
+    items = []
+    for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
+        part = data.iloc[places] if values is None else values[places]
+        items.append(
+            Item(
+                name=keys[number],
+                values=read_matrix(part, f"{what}[{number}]"),
+                variates=columns,
+                index=times[places],
+                indexed=True,
+                flat=data.ndim == 1,
+            )
+        )
+    return items
+
+
+def _item(name: Hashable, data: Any, what: str) -> Item:
+    data = _without_darts(data)
+    values = read_matrix(data, what)
+    variates: list[Hashable] = [*range(values.shape[1])]
+    if isinstance(data, pd.DataFrame):
+        variates = list(data.columns)
+    index = data.index if isinstance(data, pd.Series | pd.DataFrame) else None
+    return Item(
+        name=name,
+        values=values,
+        variates=variates,
+        index=pd.RangeIndex(len(values)) if index is None else index,
+        indexed=index is not None,
+        flat=np.ndim(data) == 1,
+    )
+
+
+def _without_darts(data: Any) -> Any:
+    """Turn a TimeSeries of Darts, whose library need not be imported, into what pandas has."""
+    if not type(data).__module__.startswith("darts."):
+        return data
+    return data.to_series() if data.n_components == 1 else data.to_dataframe()
+
+
+def _is_one_series(data: Sequence[Any]) -> bool:
+    """Tell one series written as a list of numbers from a list of series."""
+    return bool(data) and all(_is_scalar(item) for item in data)
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str) or not hasattr(item, "__len__")
+
+
+def _name(name: str, index: int, of: Items) -> str:
+    return name if of.single else f"{name}[{index}]"
+
+
+def _check_observed(array: Array, name: str, context_length: int | None) -> None:
+    used = array[-(context_length or len(array)) :]
+    empty = np.isnan(used).all(0)
+    if empty.any():
+        which = "" if array.shape[1] == 1 else f" in variate {int(empty.argmax())}"
+        where = "" if len(used) == len(array) else f" among its last {len(used)}, the context"
+        raise InvalidInputError(
+            f"{name} holds only missing values{which}{where}; drop it or give a value"
+        )
+
+
+def _covariates(data: Any, name: str, lengths: Sequence[int], targets: Items) -> list[Array]:
+    """Return one (time, covariate) array per series, of the length that its series needs."""
+    if data is None:
+        return [np.empty((length, 0)) for length in lengths]
+    given = read_items(data, name)
+    if given.single != targets.single or len(given.items) != len(lengths):
+        got = "one array" if given.single else f"{len(given.items)} series"
+        wanted = "one array, as y is one series" if targets.single else f"a list of {len(lengths)}"
+        raise InvalidInputError(f"{name} is {got}; expected {wanted}")
+    by_name = given.panel and targets.panel
+    blocks = _in_order(given, targets.items, name) if by_name else given.items
+    for index, (block, length) in enumerate(zip(blocks, lengths, strict=True)):
+        if len(block.values) != length:
+            span = "context + horizon" if name == "future_covariates" else "context"
+            raise InvalidInputError(
+                f"{_name(name, index, targets)} has {len(block.values)} rows; "
+                f"expected {length} ({span})"
+            )
+    return [block.values for block in blocks]
+
+
+def _in_order(given: Items, wanted: Sequence[Item], name: str) -> list[Item]:
+    """Bring the instances of one panel into the order of those of another."""
+    found = {item.name: item for item in given.items}
+    if missing := [item.name for item in wanted if item.name not in found]:
+        raise InvalidInputError(f"{name} lacks the instances {missing[:5]} of y")
+    return [found[item.name] for item in wanted]

@@ -1,0 +1,1 @@
+"""What the network predicts: mixtures of distributions, and their quantiles."""

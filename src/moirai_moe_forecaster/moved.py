@@ -1,0 +1,60 @@
+"""Module paths of earlier versions, as scripts, pickles and saved models name them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE = "moirai_moe_forecaster"
+# old path -> new path, both within the package
+MOVED = {
+    "adapters_file": "checkpoint.adapters",
+    "evaluation.panel": "data.series",
+    "evaluation.seasonality": "data.times",
+    "inference.arguments": "data.arguments",
+    "inference.frame": "inference.dataframe",
+    "inference.panel": "data.panel",
+    "inference.series": "data.series",
+    "model.components": "model.distribution.components",
+    "model.experts": "model.moe",
+    "model.mixture": "model.distribution.mixture",
+    "model.negative_binomial": "model.distribution.negative_binomial",
+    "model.student_t": "model.distribution.student_t",
+    "official_layout": "checkpoint.official",
+    "training.continuation": "tuning.likelihood",
+    "training.corpus": "training.data.corpus",
+    "training.judging": "tuning.validation",
+    "training.loop": "training.pretrain",
+    "training.lora": "tuning.lora",
+    "training.metrics": "training.monitoring",
+    "training.processes": "training.distributed",
+    "training.tuning_report": "tuning.report",
+    "training.windows": "training.data.batches",
+}
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Import a module under its old path as the module that it is now."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for an old path, and None for any other name."""
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == PACKAGE and name in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the new path in the place of the old one."""
+        name = module.__name__
+        moved = MOVED[name.removeprefix(f"{PACKAGE}.")]
+        sys.modules[name] = importlib.import_module(f"{PACKAGE}.{moved}")
+
+
+def register() -> None:
+    """Make old paths importable; modules that exist go first."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())

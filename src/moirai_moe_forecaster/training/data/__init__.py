@@ -1,0 +1,1 @@
+"""Training data: from a corpus to packed batches."""
