@@ -96,7 +96,6 @@ def run(arguments: argparse.Namespace) -> None:
     weights, exclude = corpus_options(arguments.corpus)
     import logging
 
-    from moirai_moe_forecaster.checkpoint import save_checkpoint
     from moirai_moe_forecaster.checkpoint.store import save_checkpoint
     from moirai_moe_forecaster.training.data.corpus import read_corpus
     from moirai_moe_forecaster.training.distributed import is_first_process

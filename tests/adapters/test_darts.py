@@ -244,9 +244,9 @@ def test_a_context_is_encoded_once_for_all_its_samples(monkeypatch: pytest.Monke
     rows = []
     encode = MoiraiMoE.encode
 
-    def counted(self: MoiraiMoE, tokens: Any, wanted: Any) -> Any:
+    def counted(self: MoiraiMoE, tokens: Any, query_index: Any) -> Any:
         rows.append(len(tokens.values))
-        return encode(self, tokens, wanted)
+        return encode(self, tokens, query_index)
 
     monkeypatch.setattr(MoiraiMoE, "encode", counted)
     panel = [walk(seed=seed) for seed in range(5)]

@@ -87,11 +87,11 @@ def test_where_memory_runs_out_halves_are_tried(
     expected = pipeline.predict(walks, 40, num_paths=4, random_state=0)
     encode, sizes = MoiraiMoE.encode, []
 
-    def short_of_memory(network: MoiraiMoE, tokens: Any, wanted: Any) -> Any:
+    def short_of_memory(network: MoiraiMoE, tokens: Any, query_index: Any) -> Any:
         sizes.append(len(tokens.values))
         if len(tokens.values) > 2:
             raise error
-        return encode(network, tokens, wanted)
+        return encode(network, tokens, query_index)
 
     monkeypatch.setattr(MoiraiMoE, "encode", short_of_memory)
     got = pipeline.predict(walks, 40, num_paths=4, random_state=0)
@@ -108,11 +108,11 @@ def test_later_passes_are_no_larger_than_what_fitted(
     walks = list(np.random.default_rng(0).normal(size=(24, 50)).cumsum(1))
     encode, sizes = MoiraiMoE.encode, []
 
-    def short_of_memory(network: MoiraiMoE, tokens: Any, wanted: Any) -> Any:
+    def short_of_memory(network: MoiraiMoE, tokens: Any, query_index: Any) -> Any:
         sizes.append(len(tokens.values))
         if len(tokens.values) > 2:
             raise MemoryError
-        return encode(network, tokens, wanted)
+        return encode(network, tokens, query_index)
 
     monkeypatch.setattr(MoiraiMoE, "encode", short_of_memory)
     pipeline.predict(walks, 8, batch_size=8, random_state=0)
@@ -132,7 +132,7 @@ def test_a_memory_budget_is_a_number_of_bytes(
 def test_a_single_series_that_does_not_fit_says_what_to_do(
     pipeline: MoiraiMoEPipeline, monkeypatch: pytest.MonkeyPatch, walk: Any
 ) -> None:
-    def fail(network: MoiraiMoE, tokens: Any, wanted: Any) -> Any:
+    def fail(network: MoiraiMoE, tokens: Any, query_index: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(MoiraiMoE, "encode", fail)
@@ -143,7 +143,7 @@ def test_a_single_series_that_does_not_fit_says_what_to_do(
 def test_other_runtime_errors_pass_through(
     pipeline: MoiraiMoEPipeline, monkeypatch: pytest.MonkeyPatch, walk: Any
 ) -> None:
-    def fail(network: MoiraiMoE, tokens: Any, wanted: Any) -> Any:
+    def fail(network: MoiraiMoE, tokens: Any, query_index: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(MoiraiMoE, "encode", fail)

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from moirai_moe_forecaster.model.attention import (
     AnyVariateAttention,
-    Visibility,
-    visibility,
+    AttentionMask,
+    Rotation,
+    attention_mask,
+    rotate,
+    rotation,
 )
-from moirai_moe_forecaster.model.rotary import Rotation, rotate, rotation
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 D_MODEL, HEADS, HEAD_DIM = 16, 2, 8
@@ -83,19 +85,19 @@ def dense(module: AnyVariateAttention, x: Tensor, batch: TokenBatch) -> Tensor:
 
 
 def test_visibility_is_same_sample_and_not_later() -> None:
-    sight = visibility(BATCH, BATCH)
+    mask = attention_mask(BATCH, BATCH)
     for i in range(9):
         for j in range(9):
             same_sample = BATCH.sample_id[0, i] == BATCH.sample_id[0, j]
             not_later = BATCH.time_id[0, j] <= BATCH.time_id[0, i]
-            assert bool(sight.blocked[0, i, j] == 0) == bool(same_sample & not_later)
+            assert bool(mask.blocked[0, i, j] == 0) == bool(same_sample & not_later)
             same = BATCH.variate_id[0, i] == BATCH.variate_id[0, j]
-            assert bool(sight.same_variate[0, i, j]) == bool(same)
+            assert bool(mask.same_variate[0, i, j]) == bool(same)
 
 
 def test_attention_is_its_definition(attention: AnyVariateAttention) -> None:
     x = random(1, 9, D_MODEL)
-    got, cache = attention(x, angles_of(BATCH), visibility(BATCH, BATCH))
+    got, cache = attention(x, angles_of(BATCH), attention_mask(BATCH, BATCH))
     torch.testing.assert_close(got, dense(attention, x, BATCH), atol=1e-5, rtol=1e-4)
     assert cache.keys.shape == cache.values.shape == (1, HEADS, 9, HEAD_DIM)
 
@@ -118,8 +120,8 @@ def test_decoding_is_attention_over_context_and_past(
     _, context = attention(
         shared,
         angles_of(context_tokens),
-        Visibility(
-            *(part.expand(series, -1, -1) for part in visibility(context_tokens, context_tokens))
+        AttentionMask(
+            *(p.expand(series, -1, -1) for p in attention_mask(context_tokens, context_tokens))
         ),
     )
     past = context.room(series * paths, 2 * (past_steps + 1))
@@ -136,8 +138,8 @@ def test_decoding_is_attention_over_context_and_past(
             context,
             past,
             2 * step,
-            Visibility(*(p.expand(series, -1, -1) for p in visibility(new, context_tokens))),
-            Visibility(*(p.expand(series * paths, -1, -1) for p in visibility(new, seen))),
+            AttentionMask(*(p.expand(series, -1, -1) for p in attention_mask(new, context_tokens))),
+            AttentionMask(*(p.expand(series * paths, -1, -1) for p in attention_mask(new, seen))),
         )
     whole = TokenBatch(*(torch.cat(parts, 1) for parts in zip(context_tokens, *own, strict=True)))
     assert whole.time_id.shape[1] == 2 * total
@@ -149,8 +151,8 @@ def test_decoding_is_attention_over_context_and_past(
 
 def test_a_token_that_is_not_visible_gets_no_gradient(attention: AnyVariateAttention) -> None:
     x = random(1, 9, D_MODEL).requires_grad_(True)
-    out, _ = attention(x, angles_of(BATCH), visibility(BATCH, BATCH))
-    visible = visibility(BATCH, BATCH).blocked[0] == 0
+    out, _ = attention(x, angles_of(BATCH), attention_mask(BATCH, BATCH))
+    visible = attention_mask(BATCH, BATCH).blocked[0] == 0
     for i in range(9):
         (gradient,) = torch.autograd.grad(out[0, i].square().sum(), x, retain_graph=True)
         assert ((gradient[0].abs().sum(-1) > 0) == visible[i]).all()

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from moirai_moe_forecaster.model import moe as experts_module
-from moirai_moe_forecaster.model.moe import Experts
-from moirai_moe_forecaster.model.routing import Routing
+from moirai_moe_forecaster.model.moe import Experts, Routing
 
 D_MODEL, D_FF, EXPERTS = 8, 5, 4
 

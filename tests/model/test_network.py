@@ -77,9 +77,9 @@ def test_every_token_has_a_distribution_of_its_next_patches(network: MoiraiMoE) 
 
 
 def test_some_tokens_alone_are_as_among_all_and_leave_the_same_cache(network: MoiraiMoE) -> None:
-    tokens, wanted = tokens_of(2, 5, rows=3), torch.tensor([9, 4])
-    whole, some = network.encode(tokens), network.encode(tokens, wanted)
-    assert_equal_but_for_rounding(some.hidden, whole.hidden[:, wanted])
+    tokens, query_index = tokens_of(2, 5, rows=3), torch.tensor([9, 4])
+    whole, some = network.encode(tokens), network.encode(tokens, query_index)
+    assert_equal_but_for_rounding(some.hidden, whole.hidden[:, query_index])
     assert some.routings[-1].experts.shape[0] == 6
     for one, other in zip(some.cache, whole.cache, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from moirai_moe_forecaster.model.norm import EPSILON, RMSNorm
+from moirai_moe_forecaster.model.attention import EPSILON, RMSNorm
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from moirai_moe_forecaster.model.rotary import rotate, rotation
+from moirai_moe_forecaster.model.attention import rotate, rotation
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

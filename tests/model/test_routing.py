@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moirai_moe_forecaster.model.routing import (
+from moirai_moe_forecaster.model.moe import (
     CentroidRouter,
     LinearRouter,
     Routing,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.model.tokens import fit_normaliser
 
 RULES: list[Any] = ["relative", "absolute"]
 

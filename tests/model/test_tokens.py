@@ -6,19 +6,9 @@ import torch
 from moirai_moe_forecaster.model.tokens import (
     TokenBatch,
     next_patches,
-    pad_left,
     patches,
     time_index,
 )
-
-
-@pytest.mark.parametrize(("length", "padded"), [(1, 4), (3, 4), (4, 4), (5, 8), (8, 8)])
-def test_padding_stands_on_the_left_and_fills_a_patch(length: int, padded: int) -> None:
-    points = torch.arange(1.0, length + 1).expand(2, length)
-    result = pad_left(points, 4)
-    assert result.shape == (2, padded)
-    assert torch.equal(result[:, padded - length :], points)
-    assert not result[:, : padded - length].any()
 
 
 def test_patches_keep_the_order_of_points() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.model.attention import visibility
+from moirai_moe_forecaster.model.attention import attention_mask
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.centroids import (
@@ -75,13 +75,13 @@ def inertia(points: Tensor, centroids: Tensor) -> float:
 def test_representations_are_the_normed_outputs_of_self_attention() -> None:
     network: MoiraiMoE = tiny_network(**DENSE)
     tokens = batches(1)[0]
-    sight, angles = visibility(tokens, tokens), network._angles(tokens)
+    mask, angles = attention_mask(tokens, tokens), network._angles(tokens)
     x = network.embedding(tokens)
     expected = []
     for block in network.blocks:
-        attended, _ = block.attention(block.attention_norm(x), angles, sight)
+        attended, _ = block.attention(block.attention_norm(x), angles, mask)
         expected.append(block.expert_norm(x + attended)[tokens.sample_id > 0])
-        x, _, _ = block(x, angles, sight)
+        x, _, _ = block(x, angles, mask)
     layers = token_representations(network, [tokens, tokens])
     assert len(layers) == len(expected) == 2
     for layer, once in zip(layers, expected, strict=True):

@@ -24,7 +24,7 @@ from moirai_moe_forecaster.adapters.darts_batches import (
     read_batch,
     read_numbers,
 )
-from moirai_moe_forecaster.checkpoint.store import hollow_network
+from moirai_moe_forecaster.checkpoint.store import meta_network
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Array, Series
@@ -64,7 +64,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
     ) -> None:
         kwargs.pop("enable_finetuning", None)
         super().__init__(**kwargs)
-        self.network = hollow_network(ModelConfig.from_dict(config)).to_empty(device="cpu")
+        self.network = meta_network(ModelConfig.from_dict(config)).to_empty(device="cpu")
         self.lora = None if lora is None else LoraConfig.from_dict(lora)
         self._adapt(self.lora)
         self.season_length = season_length

@@ -202,8 +202,8 @@ def _official_block_parts(block: Mapping[str, Tensor], config: ModelConfig) -> I
 def _interleaved_pairs(head_dim: int) -> list[int]:
     """Where the official layout keeps each dimension of a head.
 
-    It rotates dimension 2i with dimension 2i + 1 of the first half, `model.rotary` dimension i of
-    the first quarter with dimension i of the second.
+    It rotates dimension 2i with dimension 2i + 1 of the first half, `model.attention` dimension i
+    of the first quarter with dimension i of the second.
     """
     half = head_dim // 2
     return [*range(0, half, 2), *range(1, half, 2), *range(half, head_dim)]

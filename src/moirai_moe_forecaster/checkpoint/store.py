@@ -172,7 +172,7 @@ def save_checkpoint(
         raise ConfigError(f"dtype in {layout} layout must be one of {allowed}, got {dtype!r}")
     settings = _settings(config, layout, licence)
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    if others := sorted(state.keys() ^ hollow_network(config).state_dict().keys()):
+    if others := sorted(state.keys() ^ meta_network(config).state_dict().keys()):
         raise CheckpointError(
             "the network holds more or less than a MoiraiMoE of its configuration: "
             f"{several(others)}; merge or remove adapters before saving"
@@ -290,7 +290,7 @@ def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
         if described.layout == "official":
             experts = count_experts(weights)
             described = described._replace(config=replace(described.config, num_experts=experts))
-        network = hollow_network(described.config)
+        network = meta_network(described.config)
         empty = network.state_dict()
         if described.layout == "official":
             _check(weights, official_shapes(official_parts(empty, network.config)), file)
@@ -303,7 +303,7 @@ def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
     return network.eval(), described
 
 
-def hollow_network(config: ModelConfig) -> MoiraiMoE:
+def meta_network(config: ModelConfig) -> MoiraiMoE:
     """Build a network without memory for its weights, and without drawing random ones."""
     with torch.device("meta"), _NoDraws():
         return MoiraiMoE(config)

@@ -94,8 +94,8 @@ def _losses(network: MoiraiMoE, hindcasts: Sequence[Hindcast], load: Load) -> li
     places = prompt.context - 2 - age
     ahead = places[:, None] + 1 + torch.arange(min(config.output_patches, -(-load.horizon // size)))
     variates = torch.arange(prompt.targets)[:, None]
-    wanted = (variates * prompt.context + places).flatten().to(device)
-    hidden = network.encode(prompt.given().to(device), wanted).hidden
+    query_index = (variates * prompt.context + places).flatten().to(device)
+    hidden = network.encode(prompt.given().to(device), query_index).hidden
     mixture = network.head(hidden).map(lambda x: x[..., : ahead.shape[1], :])
     # (series, target, token, patch, point), as all that follows
     mean, spread = (

@@ -13,8 +13,13 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
-from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
-from moirai_moe_forecaster.model.tokens import TokenBatch, patches, time_index
+from moirai_moe_forecaster.model.tokens import (
+    Normaliser,
+    TokenBatch,
+    fit_normaliser,
+    patches,
+    time_index,
+)
 
 
 class Prompt(NamedTuple):

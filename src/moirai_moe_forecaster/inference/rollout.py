@@ -19,11 +19,10 @@ from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence, dependent
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.randomness import stratified
-from moirai_moe_forecaster.model.attention import KeyValue, visibility
+from moirai_moe_forecaster.model.attention import KeyValue, attention_mask
 from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.scaler import Normaliser
-from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch
 
 
 class Block(NamedTuple):
@@ -94,7 +93,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     given, count = prompt.given(), network.config.output_patches
     output = network.encode(given, _ends(prompt, prompt.context))
     mixture = network.head(output.hidden[:, None])
-    context, wanted = output.cache, _ends(prompt, count)
+    context, query_index = output.cache, _ends(prompt, count)
     own: TokenBatch | None = None
     past: list[KeyValue] = []
     drawn: Tensor | None = None
@@ -115,9 +114,9 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
             context,
             past,
             start,
-            visibility(TokenBatch(*(part[::paths] for part in new)), given),
-            visibility(new, own),
-            wanted,
+            attention_mask(TokenBatch(*(part[::paths] for part in new)), given),
+            attention_mask(new, own),
+            query_index,
         )
         mixture = network.head(hidden.unflatten(0, (-1, paths)))
 
@@ -142,7 +141,7 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     """
     prompt = prompt.to(next(network.parameters()).device)
     count = network.config.output_patches
-    tokens, wanted = prompt.given(), _ends(prompt, prompt.context)
+    tokens, query_index = prompt.given(), _ends(prompt, prompt.context)
     if fed := (blocks - 1) * count:
         before = tokens.values.shape[1]
         size = prompt.values.shape[-1]
@@ -150,10 +149,11 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
         missing = torch.zeros_like(nothing, dtype=torch.bool)
         later = prompt.step(prompt.context, nothing, seen=missing)
         tokens = TokenBatch(*map(_joined, tokens, later))
-        target = torch.arange(prompt.targets, device=wanted.device)
-        block = torch.arange(1, blocks, device=wanted.device)[:, None]
-        wanted = torch.cat((wanted[None], before + target * fed + block * count - 1)).flatten()
-    hidden = network.encode(tokens, wanted).hidden.unflatten(1, (blocks, prompt.targets))
+        target = torch.arange(prompt.targets, device=query_index.device)
+        block = torch.arange(1, blocks, device=query_index.device)[:, None]
+        ends = before + target * fed + block * count - 1
+        query_index = torch.cat((query_index[None], ends)).flatten()
+    hidden = network.encode(tokens, query_index).hidden.unflatten(1, (blocks, prompt.targets))
     for block_number in range(blocks):
         mixture = network.head(hidden[:, None, block_number])
         yield Block(mixture, draw(block_number, mixture))

@@ -1,26 +1,31 @@
-"""Causal any-variate attention, and its decoding form over a context shared by many paths."""
+"""Causal any-variate attention, and its decoding form over a context shared by many paths.
+
+With the two small parts that it is built from: normalisation by root mean square
+(arXiv 1910.07467), and rotary positions over the first half of each head (arXiv 2104.09864).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moirai_moe_forecaster.model.norm import RMSNorm
-from moirai_moe_forecaster.model.rotary import Rotation, rotate
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
+EPSILON = 1e-5
+ROTARY_BASE = 10_000.0
 
-class Visibility(NamedTuple):
-    """What a query may see, as numbers that make a bias of logits in one pass.
+
+class AttentionMask(NamedTuple):
+    """Which keys a query attends to, as numbers that make a bias of logits in one pass.
 
     Attributes
     ----------
     blocked : Tensor, (..., query, key)
-        0 where the key is visible, minus infinity where it is not.
+        0 where the query attends to the key, minus infinity where it does not.
     same_variate : Tensor, (..., query, key)
         1 where query and key belong to the same variate, 0 elsewhere.
     """
@@ -28,9 +33,11 @@ class Visibility(NamedTuple):
     blocked: Tensor
     same_variate: Tensor
 
-    def of(self, wanted: Tensor | None) -> Visibility:
+    def of(self, query_index: Tensor | None) -> AttentionMask:
         """Return the rows of some queries; of all by default."""
-        return self if wanted is None else Visibility(*(part[:, wanted] for part in self))
+        if query_index is None:
+            return self
+        return AttentionMask(*(part[:, query_index] for part in self))
 
 
 class KeyValue(NamedTuple):
@@ -55,14 +62,14 @@ class KeyValue(NamedTuple):
         return KeyValue(self.keys[:, :, :stop], self.values[:, :, :stop])
 
 
-def visibility(query: TokenBatch, key: TokenBatch) -> Visibility:
-    """A token sees all variates of its own sample at its own and at earlier positions."""
+def attention_mask(query: TokenBatch, key: TokenBatch) -> AttentionMask:
+    """A token attends to all variates of its own sample at its own and at earlier positions."""
     same_sample = query.sample_id[:, :, None] == key.sample_id[:, None, :]
     not_later = key.time_id[:, None, :] <= query.time_id[:, :, None]
     same_variate = query.variate_id[:, :, None] == key.variate_id[:, None, :]
     blocked = torch.zeros(not_later.shape, device=not_later.device)
     blocked.masked_fill_(~(same_sample & not_later), -torch.inf)
-    return Visibility(blocked, same_variate.float())
+    return AttentionMask(blocked, same_variate.float())
 
 
 class AnyVariateAttention(nn.Module):
@@ -87,14 +94,14 @@ class AnyVariateAttention(nn.Module):
         self.variate_bias = nn.Parameter(torch.zeros(2, num_heads))
 
     def forward(
-        self, x: Tensor, angles: Rotation, sight: Visibility, wanted: Tensor | None = None
+        self, x: Tensor, angles: Rotation, mask: AttentionMask, query_index: Tensor | None = None
     ) -> tuple[Tensor, KeyValue]:
         """Attend within `x` (batch, token, d_model); also return what later tokens may reuse.
 
-        `wanted` tells the positions of the tokens that attend, (query,); by default all do.
+        `query_index` tells the positions of the tokens that attend, (query,); by default all do.
         """
-        query, new = self._project(x, angles, wanted)
-        bias = self._bias(sight.of(wanted)).to(query.dtype)
+        query, new = self._project(x, angles, query_index)
+        bias = self._bias(mask.of(query_index)).to(query.dtype)
         if not bias.is_cuda and (bias.requires_grad or bias.dtype == torch.bfloat16):
             mixed = _attend(query, new, bias)
         else:
@@ -108,9 +115,9 @@ class AnyVariateAttention(nn.Module):
         context: KeyValue,
         past: KeyValue,
         start: int,
-        context_sight: Visibility,
-        path_sight: Visibility,
-        wanted: Tensor | None = None,
+        context_mask: AttentionMask,
+        path_mask: AttentionMask,
+        query_index: Tensor | None = None,
     ) -> Tensor:
         """Attend from new tokens of many paths to one shared context and to each path's own past.
 
@@ -127,26 +134,26 @@ class AnyVariateAttention(nn.Module):
             Holds the paths' own tokens; the new ones are written into it.
         start : int
             How many tokens it holds already.
-        context_sight : Visibility, (series, token, context token)
-        path_sight : Visibility, (series * path, token, start + token)
-        wanted : Tensor, optional, (query,)
+        context_mask : AttentionMask, (series, token, context token)
+        path_mask : AttentionMask, (series * path, token, start + token)
+        query_index : Tensor, optional, (query,)
             Positions of the new tokens that attend; by default all do.
 
         Returns
         -------
         Tensor, (series * path, query, d_model)
         """
-        query, new = self._project(x, angles, wanted)
+        query, new = self._project(x, angles, query_index)
         own = past.put(start, new)
-        context_sight, path_sight = context_sight.of(wanted), path_sight.of(wanted)
+        context_mask, path_mask = context_mask.of(query_index), path_mask.of(query_index)
         series, queries = context.keys.shape[0], query.shape[2]
         paths = x.shape[0] // series
         # (series, heads, path * query, head_dim): one product with the shared keys
         stacked = query.unflatten(0, (series, paths)).transpose(1, 2).flatten(2, 3)
         root = math.sqrt(query.shape[-1])
         shared = (stacked @ context.keys.mT / root).unflatten(2, (paths, queries))
-        shared = (shared + self._bias(context_sight)[:, :, None]).transpose(1, 2)
-        private = query @ own.keys.mT / root + self._bias(path_sight)
+        shared = (shared + self._bias(context_mask)[:, :, None]).transpose(1, 2)
+        private = query @ own.keys.mT / root + self._bias(path_mask)
         logits = torch.cat((shared.flatten(0, 1), private), -1)
         weights = logits.softmax(-1).to(query.dtype)
         width = context.keys.shape[-2]
@@ -156,25 +163,26 @@ class AnyVariateAttention(nn.Module):
         return self._merge(mixed)
 
     def _project(
-        self, x: Tensor, angles: Rotation, wanted: Tensor | None
+        self, x: Tensor, angles: Rotation, query_index: Tensor | None
     ) -> tuple[Tensor, KeyValue]:
         query, key, value = (
             self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         )
         new = KeyValue(rotate(self.key_norm(key), angles), value)
-        if wanted is not None:
-            query, angles = query[:, :, wanted], Rotation(*(part[:, :, wanted] for part in angles))
+        if query_index is not None:
+            query = query[:, :, query_index]
+            angles = Rotation(*(part[:, :, query_index] for part in angles))
         return rotate(self.query_norm(query), angles), new
 
     def _merge(self, mixed: Tensor) -> Tensor:
         merged: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return merged
 
-    def _bias(self, sight: Visibility) -> Tensor:
+    def _bias(self, mask: AttentionMask) -> Tensor:
         """Additive logits (batch, heads, query, key)."""
         other, same = self.variate_bias[:, :, None, None].unbind(0)
         return torch.addcmul(
-            sight.blocked[:, None] + other, sight.same_variate[:, None], same - other
+            mask.blocked[:, None] + other, mask.same_variate[:, None], same - other
         )
 
 
@@ -188,3 +196,95 @@ def _attend(query: Tensor, past: KeyValue, bias: Tensor) -> Tensor:
         bias.flatten(0, 1), flat[0], flat[1].mT, alpha=1 / math.sqrt(query.shape[-1])
     )
     return (logits.softmax(-1) @ flat[2]).view_as(query)
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines, (..., token, head_dim / 4) each."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(time_id: Tensor, head_dim: int) -> Rotation:
+    """Angles of the rotated pairs at positions `time_id` (..., token)."""
+    width = head_dim // 2
+    exponent = torch.arange(0, width, 2, device=time_id.device, dtype=torch.float32) / width
+    angle = time_id[..., None].float() * ROTARY_BASE**-exponent
+    return Rotation(angle.cos(), angle.sin())
+
+
+def rotate(x: Tensor, angles: Rotation) -> Tensor:
+    """Rotate the first half of `x` (..., token, head_dim).
+
+    A pair is dimension i of the first quarter with dimension i of the second: contiguous slices,
+    faster than interleaved pairs. Official weights, trained with interleaved pairs, are reordered
+    when they are loaded (`checkpoint`), which leaves every product of query and key as it was.
+    """
+    rotated: Tensor = _Rotate.apply(x, angles.cos.to(x.dtype), angles.sin.to(x.dtype))
+    return rotated
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation, whose gradient is the rotation back; in fewer passes than autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotated(gradients[0], cos, sin, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    quarter = x.shape[-1] // 4
+    first, second = x[..., :quarter], x[..., quarter : 2 * quarter]
+    turned = x.clone()
+    turned[..., :quarter].mul_(cos).addcmul_(second, sin, value=-direction)
+    turned[..., quarter : 2 * quarter].mul_(cos).addcmul_(first, sin, value=direction)
+    return turned
+
+
+class RMSNorm(nn.Module):
+    """Divide the last axis by its root mean square and scale it by learned weights.
+
+    Parameters
+    ----------
+    width : int
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (..., width)."""
+        if x.is_cuda:
+            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPSILON)
+        # torch has one kernel for it on a GPU, and many small ones on a CPU
+        normed: Tensor = _Normalise.apply(x, self.weight)
+        return normed
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.dtype = x.dtype
+        x = x.float()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(EPSILON).rsqrt_()
+        ctx.save_for_backward(x, inverse, weight)
+        return (x * inverse).mul_(weight).to(ctx.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, inverse, weight = ctx.saved_tensors
+        gradient = gradients[0].float()
+        unit = x * inverse
+        of_weight = (gradient * unit).flatten(0, -2).sum(0)
+        of_unit = gradient * weight
+        along = (of_unit * unit).mean(-1, keepdim=True)
+        of_x = of_unit.addcmul_(unit, along, value=-1).mul_(inverse)
+        return of_x.to(ctx.dtype), of_weight

@@ -16,17 +16,16 @@ from torch.nn import functional as F
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.model.attention import (
     AnyVariateAttention,
+    AttentionMask,
     KeyValue,
-    Visibility,
-    visibility,
+    RMSNorm,
+    Rotation,
+    attention_mask,
+    rotation,
 )
 from moirai_moe_forecaster.model.distribution.mixture import Mixture, raw_size
-from moirai_moe_forecaster.model.exchange import OutputExchange
-from moirai_moe_forecaster.model.gated_reference import GatedReference
-from moirai_moe_forecaster.model.moe import Experts
-from moirai_moe_forecaster.model.norm import RMSNorm
-from moirai_moe_forecaster.model.rotary import Rotation, rotation
-from moirai_moe_forecaster.model.routing import CentroidRouter, LinearRouter, Routing
+from moirai_moe_forecaster.model.moe import CentroidRouter, Experts, LinearRouter, Routing
+from moirai_moe_forecaster.model.refinement import GatedReference, OutputExchange
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 
@@ -36,8 +35,8 @@ class Output(NamedTuple):
     Attributes
     ----------
     hidden : Tensor, (batch, token, d_model + reference_width)
-        Final representations, of all tokens or of those that were wanted, and after them their
-        references, if the network reads any; `MoiraiMoE.head` turns them into distributions.
+        Final representations, of all tokens or of those at `query_index`, and after them
+        their references, if the network reads any; `MoiraiMoE.head` turns them into distributions.
     cache : list of KeyValue
         Per layer, what later tokens attend to.
     routings : list of Routing
@@ -92,11 +91,11 @@ class Block(nn.Module):
         self.experts = Experts(config.d_model, config.d_ff, config.num_experts)
 
     def forward(
-        self, x: Tensor, angles: Rotation, sight: Visibility, wanted: Tensor | None = None
+        self, x: Tensor, angles: Rotation, mask: AttentionMask, query_index: Tensor | None = None
     ) -> tuple[Tensor, KeyValue, Routing]:
         """Transform tokens (batch, token, d_model) that attend to each other, or some of them."""
-        attended, cache = self.attention(self.attention_norm(x), angles, sight, wanted)
-        x, routing = self._finish(_some(x, wanted) + attended)
+        attended, cache = self.attention(self.attention_norm(x), angles, mask, query_index)
+        x, routing = self._finish(_some(x, query_index) + attended)
         return x, cache, routing
 
     def decode(
@@ -106,15 +105,22 @@ class Block(nn.Module):
         context: KeyValue,
         past: KeyValue,
         start: int,
-        context_sight: Visibility,
-        path_sight: Visibility,
-        wanted: Tensor | None = None,
+        context_mask: AttentionMask,
+        path_mask: AttentionMask,
+        query_index: Tensor | None = None,
     ) -> Tensor:
         """Transform new tokens (series * path, token, d_model) of paths that share a context."""
         attended = self.attention.decode(
-            self.attention_norm(x), angles, context, past, start, context_sight, path_sight, wanted
+            self.attention_norm(x),
+            angles,
+            context,
+            past,
+            start,
+            context_mask,
+            path_mask,
+            query_index,
         )
-        return self._finish(_some(x, wanted) + attended)[0]
+        return self._finish(_some(x, query_index) + attended)[0]
 
     def _finish(self, x: Tensor) -> tuple[Tensor, Routing]:
         normed = self.expert_norm(x).flatten(0, 1)
@@ -133,7 +139,7 @@ class MoiraiMoE(nn.Module):
 
     Notes
     -----
-    Inputs are standardised values; `moirai_moe_forecaster.model.scaler` makes them. Different from
+    Inputs are standardised values; `moirai_moe_forecaster.model.tokens` makes them. Different from
     a language model: a token is a patch of numbers, attention spans the variates of a sample, and
     the head gives a continuous mixture per point instead of logits over a vocabulary.
     """
@@ -154,26 +160,26 @@ class MoiraiMoE(nn.Module):
         """Return the distribution of the next patches: points (batch, token, patch, patch_size)."""
         return self.head(self.encode(tokens).hidden)
 
-    def encode(self, tokens: TokenBatch, wanted: Tensor | None = None) -> Output:
+    def encode(self, tokens: TokenBatch, query_index: Tensor | None = None) -> Output:
         """Run all blocks over tokens that attend to each other.
 
         Parameters
         ----------
         tokens : TokenBatch
-        wanted : Tensor, optional, (query,)
-            Positions of the tokens whose representations are wanted, in this order: the last block
-            gives keys and values of the others and nothing else. By default all are.
+        query_index : Tensor, optional, (query,)
+            Positions of the tokens whose representations are returned, in this order: the last
+            block gives keys and values of the others and nothing else. By default of all.
         """
-        sight = visibility(tokens, tokens)
+        mask = attention_mask(tokens, tokens)
         angles = self._angles(tokens)
         x = self._embed(tokens)
         cache, routings = [], []
         for block in self.blocks:
             last = block is self.blocks[-1]
-            x, layer_cache, routing = block(x, angles, sight, wanted if last else None)
+            x, layer_cache, routing = block(x, angles, mask, query_index if last else None)
             cache.append(layer_cache)
             routings.append(routing)
-        return Output(self._with_reference(self.norm(x), tokens, wanted), cache, routings)
+        return Output(self._with_reference(self.norm(x), tokens, query_index), cache, routings)
 
     def decode(
         self,
@@ -181,15 +187,15 @@ class MoiraiMoE(nn.Module):
         context: list[KeyValue],
         past: list[KeyValue],
         start: int,
-        context_sight: Visibility,
-        path_sight: Visibility,
-        wanted: Tensor | None = None,
+        context_mask: AttentionMask,
+        path_mask: AttentionMask,
+        query_index: Tensor | None = None,
     ) -> Tensor:
         """Run all blocks over new tokens (series * path, token) of paths that share a context.
 
         `AnyVariateAttention.decode` has the shapes and writes to `past`. The result is the
         representations (series * path, query, ...) of `Output.hidden`, of all tokens or of those
-        `wanted`.
+        at `query_index`.
         """
         angles = self._angles(tokens)
         x = self._embed(tokens)
@@ -200,11 +206,11 @@ class MoiraiMoE(nn.Module):
                 layer_context,
                 layer_past,
                 start,
-                context_sight,
-                path_sight,
-                wanted if block is self.blocks[-1] else None,
+                context_mask,
+                path_mask,
+                query_index if block is self.blocks[-1] else None,
             )
-        return self._with_reference(self.norm(x), tokens, wanted)
+        return self._with_reference(self.norm(x), tokens, query_index)
 
     def parameter_counts(self) -> tuple[int, int]:
         """Count all parameters, and those that one token uses."""
@@ -231,10 +237,12 @@ class MoiraiMoE(nn.Module):
         x: Tensor = self.embedding(tokens)
         return x if self.reference is None else x + self.reference.embedding(tokens.reference)
 
-    def _with_reference(self, hidden: Tensor, tokens: TokenBatch, wanted: Tensor | None) -> Tensor:
+    def _with_reference(
+        self, hidden: Tensor, tokens: TokenBatch, query_index: Tensor | None
+    ) -> Tensor:
         if self.reference is None:
             return hidden
-        return torch.cat((hidden, _some(tokens.reference, wanted).to(hidden.dtype)), -1)
+        return torch.cat((hidden, _some(tokens.reference, query_index).to(hidden.dtype)), -1)
 
     def _angles(self, tokens: TokenBatch) -> Rotation:
         """Rotation with an axis for the heads."""
@@ -264,6 +272,6 @@ class MoiraiMoE(nn.Module):
                 parameter.zero_()
 
 
-def _some(x: Tensor, wanted: Tensor | None) -> Tensor:
+def _some(x: Tensor, query_index: Tensor | None) -> Tensor:
     """Tokens (batch, query, d_model) of `x`; all by default."""
-    return x if wanted is None else x[:, wanted]
+    return x if query_index is None else x[:, query_index]

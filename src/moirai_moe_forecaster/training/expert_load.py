@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.model.moe import expert_counts
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.routing import expert_counts
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 

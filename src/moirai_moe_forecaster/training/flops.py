@@ -8,8 +8,8 @@ import torch
 
 from moirai_moe_forecaster.config import ModelConfig, Precision
 from moirai_moe_forecaster.model.distribution.mixture import raw_size
-from moirai_moe_forecaster.model.exchange import KERNEL
 from moirai_moe_forecaster.model.reference import points_ahead
+from moirai_moe_forecaster.model.refinement import KERNEL
 
 CPU_SIZE = 1024
 GPU_SIZE = 8192

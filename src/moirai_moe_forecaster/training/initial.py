@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.model.moe import CentroidRouter
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.routing import CentroidRouter
 
 
 @torch.no_grad()

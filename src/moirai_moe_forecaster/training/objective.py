@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from moirai_moe_forecaster.model.distribution.mixture import Mixture
+from moirai_moe_forecaster.model.moe import balance_loss, expert_counts
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.model.routing import balance_loss, expert_counts
 from moirai_moe_forecaster.model.tokens import TokenBatch, next_patches
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
 from moirai_moe_forecaster.training.distributed import sum_over_processes

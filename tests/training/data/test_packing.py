@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig, ScaleRule
-from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.packing import Window, fill_rows, pack
 
 MODEL = ModelConfig(

@@ -59,13 +59,13 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     weights = flat.log_weights.exp()
     parts = zip(weights, flat.components, strict=True)
     curves = [curve_of(weight, component, flat.unit) for weight, component in parts]
-    wanted = levels.logit()
-    low, high = wanted[0] - BEYOND, wanted[-1] + BEYOND
+    targets = levels.logit()
+    low, high = targets[0] - BEYOND, targets[-1] + BEYOND
     scale = _Scale.of(weights, flat.components, flat.unit, torch.stack((low, high)).sigmoid())
     landmarks = scale.coordinate(torch.cat([curve.landmarks() for curve in curves], 1))
-    beside = [wanted] if len(levels) > MANY_LEVELS else [wanted + shift for shift in NEAR]
+    beside = [targets] if len(levels) > MANY_LEVELS else [targets + shift for shift in NEAR]
     tail = _steps(TAIL_GRID, levels)
-    tails = [torch.lerp(wanted[0], low, tail), torch.lerp(wanted[-1], high, tail)]
+    tails = [torch.lerp(targets[0], low, tail), torch.lerp(targets[-1], high, tail)]
     near = torch.cat(beside + tails).sort().values
     refined = torch.lerp(low, high, _steps(REFINED_GRID, levels))
 
@@ -75,19 +75,19 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
     for next_levels in (refined, near):
         more = graph.brackets(graph.reached(next_levels)).crossing(next_levels)
         graph = graph.merged(cdf.graph(more))
-    right = graph.reached(wanted)
+    right = graph.reached(targets)
     brackets = graph.brackets(right)
-    crossing = brackets.crossing(wanted)
+    crossing = brackets.crossing(targets)
     counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
-    loose = brackets.far(wanted, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(right)
+    loose = brackets.far(targets, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(right)
     some = loose.any(1)
     if bool(some.any()):
         # the loose levels of each such point, and others up to the most that any point has
         most = int(loose.sum(1).max())
         level = loose[some].to(torch.uint8).argsort(1, descending=True)[:, :most]
         wide = _Brackets._make(part[some].gather(1, level) for part in brackets)
-        narrow = _halved(cdf.rows(some), wide, wanted[level])
-        crossing[some] = crossing[some].scatter(1, level, narrow.crossing(wanted[level]))
+        narrow = _halved(cdf.rows(some), wide, targets[level])
+        crossing[some] = crossing[some].scatter(1, level, narrow.crossing(targets[level]))
     return scale.value(crossing).cummax(1).values.T.reshape(-1, *mixture.shape)
 
 
@@ -130,9 +130,9 @@ class _Graph(NamedTuple):
         grid, order = torch.cat((self.grid, other.grid), 1).sort(1)
         return _Graph(grid, torch.cat((self.logits, other.logits), 1).gather(1, order))
 
-    def reached(self, wanted: Tensor) -> Tensor:
+    def reached(self, targets: Tensor) -> Tensor:
         """Index of the first point that reaches each level, but never of the first of all."""
-        right = torch.searchsorted(self.logits, wanted.expand(len(self.grid), -1).contiguous())
+        right = torch.searchsorted(self.logits, targets.expand(len(self.grid), -1).contiguous())
         return right.clamp_(1, self.grid.shape[1] - 1)
 
     def brackets(self, right: Tensor) -> _Brackets:
@@ -163,24 +163,24 @@ class _Brackets(NamedTuple):
     low_logit: Tensor
     high_logit: Tensor
 
-    def crossing(self, wanted: Tensor) -> Tensor:
-        """Coordinates at which straight lines reach the wanted logits ([point,] level)."""
+    def crossing(self, targets: Tensor) -> Tensor:
+        """Coordinates at which straight lines reach the target logits ([point,] level)."""
         rise = (self.high_logit - self.low_logit).clamp_min(1e-9)
-        share = (wanted - self.low_logit).div_(rise).clamp_(0, 1)
+        share = (targets - self.low_logit).div_(rise).clamp_(0, 1)
         return torch.lerp(self.low, self.high, share)
 
-    def far(self, wanted: Tensor, wide: float) -> Tensor:
+    def far(self, targets: Tensor, wide: float) -> Tensor:
         """Which brackets are wide, and both their ends far from the level."""
-        distance = torch.minimum(wanted - self.low_logit, self.high_logit - wanted)
+        distance = torch.minimum(targets - self.low_logit, self.high_logit - targets)
         return (distance > FAR) & (self.high - self.low > wide)
 
 
-def _halved(cdf: _Cdf, brackets: _Brackets, wanted: Tensor) -> _Brackets:
+def _halved(cdf: _Cdf, brackets: _Brackets, targets: Tensor) -> _Brackets:
     """Halve brackets until they are narrow, whatever the cdf does within."""
     for _ in range(HALVINGS):
         middle = (brackets.low + brackets.high) / 2
         logit = cdf.logits(middle)
-        below = logit < wanted
+        below = logit < targets
         brackets = _Brackets(
             torch.where(below, middle, brackets.low),
             torch.where(below, brackets.high, middle),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.model.scaler import fit_normaliser
+from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.augmentation import augment, hidden_patches
 from moirai_moe_forecaster.training.data.corpus import HELD_OUT_SHARE, Array, Integers, Source
 from moirai_moe_forecaster.training.data.packing import (

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
-from moirai_moe_forecaster.model.scaler import Normaliser, fit_normaliser
-from moirai_moe_forecaster.model.tokens import TokenBatch
+from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch, fit_normaliser
 from moirai_moe_forecaster.training.data.corpus import Array, Integers
 from moirai_moe_forecaster.training.data.window_cycles import prefix_cycles
 

@@ -6,8 +6,8 @@ import torch
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE
 from moirai_moe_forecaster.errors import ConfigError
 from moirai_moe_forecaster.model.distribution.mixture import raw_size
-from moirai_moe_forecaster.model.gated_reference import GatedReference
 from moirai_moe_forecaster.model.reference import reference_width
+from moirai_moe_forecaster.model.refinement import GatedReference
 from moirai_moe_forecaster.model.tokens import TokenBatch
 
 CONFIG = ModelConfig.preset(
