@@ -8,7 +8,7 @@ import pandas as pd
 from sktime.datasets import load_uschange
 
 from moirai_moe_forecaster import MoiraiMoEPipeline, backtest
-from moirai_moe_forecaster.html_report import backtest_page
+from moirai_moe_forecaster.reports.html import backtest_page
 
 consumption, others = load_uschange()
 economy = pd.concat([consumption, others], axis=1)

@@ -19,7 +19,7 @@ from darts import TimeSeries
 from darts.utils.likelihood_models.torch import QuantileRegression
 
 from moirai_moe_forecaster import MoiraiMoEModel, MoiraiMoEPipeline
-from moirai_moe_forecaster.adapters.darts_module import QUANTILE_SEED
+from moirai_moe_forecaster.adapters.darts.module import QUANTILE_SEED
 
 CONTEXT, CHUNK = 48, 12
 # what the network that looks for seasons reads; cycles are learnt from more

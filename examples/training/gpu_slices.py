@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from moirai_moe_forecaster.cli_pretrain import (
+from moirai_moe_forecaster.cli.pretrain import (
     PRESETS,
     add_settings,
     corpus_options,

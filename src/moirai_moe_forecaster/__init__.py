@@ -23,7 +23,7 @@ _HOME = {
     "MoiraiMoEForecaster": "adapters.sktime",
     "MoiraiMoEModel": "adapters.darts",
     "backtest": "evaluation.backtest",
-    "RoutingReport": "routing_report",
+    "RoutingReport": "reports.routing",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.forecast import Forecast
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
     from moirai_moe_forecaster.model.network import MoiraiMoE
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
     from moirai_moe_forecaster.training.pretrain import pretrain
 
 

@@ -12,9 +12,14 @@ from types import ModuleType
 PACKAGE = "moirai_moe_forecaster"
 # old path -> new path, both within the package
 MOVED = {
+    "adapters.darts_module": "adapters.darts.module",
+    "adapters.distribution": "adapters.sktime.distribution",
+    "adapters.sktime_context": "adapters.sktime.context",
+    "adapters.sktime_tuning": "adapters.sktime.tuning",
     "adapters_file": "checkpoint.adapters",
     "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.times",
+    "html_report": "reports.html",
     "inference.arguments": "data.arguments",
     "inference.frame": "inference.dataframe",
     "inference.panel": "data.panel",
@@ -31,6 +36,7 @@ MOVED = {
     "model.scaler": "model.tokens",
     "model.student_t": "model.distribution.student_t",
     "official_layout": "checkpoint.official",
+    "routing_report": "reports.routing",
     "training.continuation": "tuning.likelihood",
     "training.corpus": "training.data.corpus",
     "training.judging": "tuning.validation",

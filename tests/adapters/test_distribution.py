@@ -13,7 +13,7 @@ import pytest
 from skpro.metrics import CRPS, SquaredDistrLoss
 from skpro.utils import check_estimator
 
-from moirai_moe_forecaster.adapters.distribution import ForecastDistribution
+from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS, NODE_SCORES
 

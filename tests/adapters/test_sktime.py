@@ -14,7 +14,7 @@ from sktime.forecasting.compose import ForecastByLevel
 from sktime.forecasting.model_evaluation import evaluate
 from sktime.split import ExpandingWindowSplitter
 
-from moirai_moe_forecaster.adapters.sktime_context import Context
+from moirai_moe_forecaster.adapters.sktime.context import Context
 from sktime_tables import columns, months, panel, wave
 from tiny_forecaster import TINY, forecaster
 

@@ -21,7 +21,7 @@ from moirai_moe_forecaster.plotting import (
     plot_routing,
     plot_windows,
 )
-from moirai_moe_forecaster.routing_report import RoutingReport
+from moirai_moe_forecaster.reports.routing import RoutingReport
 from tiny_network import tiny_network
 
 mpl.use("Agg")

@@ -42,7 +42,7 @@ from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
     from moirai_moe_forecaster.tuning.report import TuningReport
 
 log = logging.getLogger(__name__)
@@ -393,7 +393,7 @@ class MoiraiMoEPipeline:
         InvalidInputError
             If data cannot be used as given; the message names the series.
         """
-        from moirai_moe_forecaster.routing_report import make_report
+        from moirai_moe_forecaster.reports.routing import make_report
 
         covariates = (past_covariates, future_covariates)
         return make_report(self, y, covariates, horizon, context_length, progress=progress)

@@ -13,7 +13,7 @@ from moirai_moe_forecaster.plotting.style import new_axes, new_grid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
 
 COLOURS = "Blues"
 MOST_NUMBERS = 120

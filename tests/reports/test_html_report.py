@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster import backtest, cli, html_report
+from moirai_moe_forecaster import backtest, cli
 from moirai_moe_forecaster.evaluation import Variant
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.reports import html as pages
 from tiny_network import tiny_network
 
 pytest.importorskip("plotly", reason="plotly, of the extra report, is not installed")
@@ -81,7 +82,7 @@ def test_the_page_says_what_repeats_in_each_series() -> None:
     pipeline = MoiraiMoEPipeline(tiny_network(find_seasons=True))
     seasons = pipeline.predict(y.iloc[:-6].to_numpy(), 6, random_state=0).seasons
     result = backtest(pipeline, y, horizon=6, windows=2)
-    table = cycles_of(html_report.backtest_page(pipeline, y, result, result, "data"))
+    table = cycles_of(pages.backtest_page(pipeline, y, result, result, "data"))
     kinds = list(seasons.columns[2:])
     assert list(table.columns) == ["series", "variate", *kinds]
     assert set(table["series"]) == {"<i>shop"}
@@ -91,7 +92,7 @@ def test_the_page_says_what_repeats_in_each_series() -> None:
     np.testing.assert_allclose(table[kinds].astype(float), expected, atol=0.0051)
 
     options = Variant(pipeline, {"season_length": None})
-    table = cycles_of(html_report.backtest_page(options, y["in"], result, result, "data"))
+    table = cycles_of(pages.backtest_page(options, y["in"], result, result, "data"))
     assert list(table.columns) == ["series", *kinds]
     assert table["period"].isna().all()
 
@@ -109,15 +110,15 @@ def cycles_of(page: str) -> pd.DataFrame:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `backtest_page` draws, in this order: forecasts, calibration, routing."""
     drawn: list[Any] = []
-    write = html_report._html
-    monkeypatch.setattr(html_report, "_html", lambda figure: drawn.append(figure) or write(figure))
+    write = pages._html
+    monkeypatch.setattr(pages, "_html", lambda figure: drawn.append(figure) or write(figure))
     return drawn
 
 
 def test_the_pictures_show_the_numbers(
     figures: list[Any], monkeypatch: pytest.MonkeyPatch, long_names: tuple[str, str]
 ) -> None:
-    monkeypatch.setattr(html_report, "MOST_SERIES", 2)
+    monkeypatch.setattr(pages, "MOST_SERIES", 2)
     rng = np.random.default_rng(0)
     keys = [*long_names, "left out"]
     index = pd.MultiIndex.from_product([keys, pd.date_range("2020-01-01", periods=60)])
@@ -126,7 +127,7 @@ def test_the_pictures_show_the_numbers(
     y.iloc[[1, 3, 58], 1] = np.nan
     pipeline = MoiraiMoEPipeline(tiny_network())
     result = backtest(pipeline, y, horizon=6, windows=2, X=X)
-    page = html_report.backtest_page(pipeline, y, result, result, "data", X=X)
+    page = pages.backtest_page(pipeline, y, result, result, "data", X=X)
     assert "3 series, 6 windows, 6 steps ahead" in page
     assert "Pictures show the first 2 series." in page
     fans, calibration, loads = figures

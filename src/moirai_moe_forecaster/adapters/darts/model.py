@@ -24,8 +24,8 @@ except ImportError as error:
     purpose = "MoiraiMoEModel, on Python 3.11 or newer,"
     raise MissingExtraError("darts[torch]", "darts", purpose) from error
 
-from moirai_moe_forecaster.adapters.darts_module import MoiraiMoEModule
-from moirai_moe_forecaster.adapters.darts_tuning import (
+from moirai_moe_forecaster.adapters.darts.module import MoiraiMoEModule
+from moirai_moe_forecaster.adapters.darts.tuning import (
     check_choice,
     check_matches,
     lora_settings,
@@ -39,6 +39,8 @@ from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 logger = get_logger(__name__)
+
+EARLIER_NAME = "moirai_moe_forecaster.adapters.darts.MoiraiMoEModel"
 
 _weights_are_beside: ContextVar[bool] = ContextVar("weights_are_beside", default=False)
 
@@ -296,18 +298,18 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     @staticmethod
     def load(path: str, *args: Any, **kwargs: Any) -> MoiraiMoEModel:
         """Load what `save` wrote; the parameters are those of Darts' torch models."""
-        with safe_globals([MoiraiMoEModel]):
+        with safe_globals(_own_globals()):
             return FoundationModel.load(path, *args, **kwargs)
 
     @staticmethod
     def load_from_checkpoint(model_name: str, *args: Any, **kwargs: Any) -> MoiraiMoEModel:
         """Load a checkpoint of fine-tuning; the parameters are those of Darts' torch models."""
-        with safe_globals([MoiraiMoEModel]):
+        with safe_globals(_own_globals()):
             return FoundationModel.load_from_checkpoint(model_name, *args, **kwargs)
 
     def load_weights_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Load weights alone; the parameters are those of Darts' torch models."""
-        with safe_globals([MoiraiMoEModel]):
+        with safe_globals(_own_globals()):
             super().load_weights_from_checkpoint(*args, **kwargs)
         if self._module is not None:
             self._module.pretrained = False
@@ -386,6 +388,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # Darts looks the module's class up where it was when the model was saved
+        self._module_path = MoiraiMoEModule.__module__
         self._restored = True
 
     @property
@@ -416,5 +420,9 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         )
 
 
-# what Darts' safe loading may unpickle
-add_safe_globals([MoiraiMoEModel])
+def _own_globals() -> list[Any]:
+    """What Darts' safe loading may unpickle, also under the name in saves of earlier versions."""
+    return [MoiraiMoEModel, (MoiraiMoEModel, EARLIER_NAME)]
+
+
+add_safe_globals(_own_globals())

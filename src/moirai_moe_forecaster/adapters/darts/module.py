@@ -18,7 +18,7 @@ from darts.utils.data.torch_datasets.utils import (
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from moirai_moe_forecaster.adapters.darts_batches import (
+from moirai_moe_forecaster.adapters.darts.batches import (
     as_tensor,
     forecast_arrays,
     read_batch,

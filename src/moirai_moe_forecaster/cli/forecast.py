@@ -1,13 +1,13 @@
 """The command ``moirai-moe forecast``."""
 
-# like cli.py, this imports torch and pandas only when the command runs, so that --help answers
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.cli_data import (
+from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
     Names,
     add_data,
@@ -15,7 +15,7 @@ from moirai_moe_forecaster.cli_data import (
     read_file,
     read_freq,
 )
-from moirai_moe_forecaster.cli_output import (
+from moirai_moe_forecaster.cli.output import (
     DIGITS,
     PICTURES,
     TABLES,
@@ -24,7 +24,7 @@ from moirai_moe_forecaster.cli_output import (
     write_picture,
     write_table,
 )
-from moirai_moe_forecaster.cli_seasons import add_season_length, describe_cycles
+from moirai_moe_forecaster.cli.seasons import add_season_length, describe_cycles
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import pytest
 import torch
 from sktime.datasets import load_airline
 
-from moirai_moe_forecaster import __version__, cli, cli_demo, cli_pretrain
+from moirai_moe_forecaster import __version__, cli
+from moirai_moe_forecaster.cli import demo, pretrain
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError
 from moirai_moe_forecaster.evaluation import LEVELS, mase, weighted_quantile_loss
@@ -100,7 +101,7 @@ def test_demo_scores_against_the_seasonal_naive(model: str, demo_output: str) ->
 
 def test_demo_forecasts_the_us_economy_as_a_panel(model: str, demo_output: str) -> None:
     rows = table(demo_output, "in 2013Q4")
-    data = cli_demo.us_change()
+    data = demo.us_change()
     panel = [data[:-12][name] for name in data]
     forecast = MoiraiMoEPipeline.from_pretrained(model).predict(panel, 12, random_state=0)
     lower, upper = forecast.interval(0.8)
@@ -143,9 +144,9 @@ def test_demo_writes_the_format_of_the_ending(model: str, tmp_path: Path) -> Non
 
 def test_the_picture_shows_both_examples(model: str) -> None:
     pipeline = MoiraiMoEPipeline.from_pretrained(model)
-    airline = cli_demo.forecast_end(pipeline, cli_demo.airline(), 36)
-    us_change = cli_demo.forecast_end(pipeline, cli_demo.us_change(), 12)
-    first, *others = cli_demo.draw(airline, us_change).axes
+    airline = demo.forecast_end(pipeline, demo.airline(), 36)
+    us_change = demo.forecast_end(pipeline, demo.us_change(), 12)
+    first, *others = demo.draw(airline, us_change).axes
     assert [ax.get_title(loc="left") for ax in others] == list(us_change.truth.columns)
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     np.testing.assert_array_equal(lines["history"], airline.history)
@@ -261,7 +262,7 @@ def test_pretrain_goes_on_in_the_architecture_of_a_checkpoint(
 
 def test_pretrain_takes_any_field_of_the_training_configuration() -> None:
     settings = ["learning_rate=2e-3", "precision=bfloat16", "betas=[0.8, 0.9]", "batch_rows=32"]
-    training = cli_pretrain.training_config(settings, 7, 3, {"clip_norm": 5.0})
+    training = pretrain.training_config(settings, 7, 3, {"clip_norm": 5.0})
     assert (training.steps, training.seed, training.batch_rows) == (7, 3, 32)
     assert (training.learning_rate, training.betas) == (2e-3, (0.8, 0.9))
     assert (training.precision, training.clip_norm) == ("bfloat16", 5.0)
@@ -289,8 +290,8 @@ def test_a_setting_that_is_none_is_refused_before_any_data_is_read(
 def test_pretrain_reads_weights_of_sources_and_series_to_leave_out(tmp_path: Path) -> None:
     file = tmp_path / "corpus.json"
     file.write_text('{"weights": {"a": 2}, "exclude": {"b": ["x"]}}')
-    assert cli_pretrain.corpus_options(file) == ({"a": 2}, {"b": ["x"]})
-    assert cli_pretrain.corpus_options(None) == ({}, {})
+    assert pretrain.corpus_options(file) == ({"a": 2}, {"b": ["x"]})
+    assert pretrain.corpus_options(None) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -307,11 +308,11 @@ def test_pretrain_refuses_other_options_of_a_corpus(
 ) -> None:
     (tmp_path / "corpus.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        cli_pretrain.corpus_options(tmp_path / "corpus.json")
+        pretrain.corpus_options(tmp_path / "corpus.json")
 
 
 def test_pretrain_knows_the_presets_of_the_configuration() -> None:
-    for name in cli_pretrain.PRESETS:
+    for name in pretrain.PRESETS:
         assert ModelConfig.preset(name)
 
 

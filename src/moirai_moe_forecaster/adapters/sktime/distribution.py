@@ -49,7 +49,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
 
     Examples
     --------
-    >>> from moirai_moe_forecaster.adapters.distribution import ForecastDistribution
+    >>> from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
     >>> from moirai_moe_forecaster.inference.marginal import NODE_SCORES
     >>> normal = ForecastDistribution(10 + 2 * NODE_SCORES)
     >>> print(round(normal.mean(), 6), round(normal.var(), 6), round(normal.ppf(0.5), 6))

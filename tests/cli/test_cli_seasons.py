@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import backtest, cli
-from moirai_moe_forecaster.cli_seasons import describe_cycles, season_length
+from moirai_moe_forecaster.cli.seasons import describe_cycles, season_length
 from moirai_moe_forecaster.evaluation import Variant
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network

@@ -1,6 +1,6 @@
 """The command ``moirai-moe demo``."""
 
-# like cli.py, this imports torch and pandas only when the command runs, so that --help answers
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moirai_moe_forecaster.cli_info import checkpoint_facts
-from moirai_moe_forecaster.cli_output import (
+from moirai_moe_forecaster.cli.info import checkpoint_facts
+from moirai_moe_forecaster.cli.output import (
     PICTURES,
     file_type,
     print_facts,
     print_table,
     write_picture,
 )
-from moirai_moe_forecaster.cli_seasons import describe_cycles
+from moirai_moe_forecaster.cli.seasons import describe_cycles
 from moirai_moe_forecaster.errors import MissingExtraError
 
 if TYPE_CHECKING:

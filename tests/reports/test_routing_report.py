@@ -13,7 +13,7 @@ from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.routing_report import RoutingReport
+from moirai_moe_forecaster.reports.routing import RoutingReport
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
 

@@ -1,14 +1,14 @@
 """The command ``moirai-moe routing``."""
 
-# like cli.py, this imports torch and pandas only when the command runs, so that --help answers
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, Data, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli_output import (
+from moirai_moe_forecaster.cli.data import ABOUT_DATA, Data, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.output import (
     PICTURES,
     TABLES,
     file_type,
@@ -20,7 +20,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.data.panel import LongFrame
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
 
 FREQUENCY, ID = "frequency", "id"
 EPILOG = f"""{ABOUT_DATA}

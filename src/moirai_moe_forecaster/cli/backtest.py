@@ -1,6 +1,6 @@
 """The command ``moirai-moe backtest``."""
 
-# like cli.py, this imports torch and pandas only when the command runs, so that --help answers
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
@@ -8,8 +8,8 @@ import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli_output import (
+from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.output import (
     PAGES,
     TABLES,
     file_type,
@@ -17,7 +17,7 @@ from moirai_moe_forecaster.cli_output import (
     write_table,
     write_whole,
 )
-from moirai_moe_forecaster.cli_seasons import add_season_length
+from moirai_moe_forecaster.cli.seasons import add_season_length
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_table(table.astype({"series": str}), arguments.output)
         print(f"\nscores by window: {arguments.output.resolve()}")
     if arguments.html is not None:
-        from moirai_moe_forecaster.html_report import backtest_page
+        from moirai_moe_forecaster.reports.html import backtest_page
 
         page = backtest_page(
             forecasters[MODEL], y, results[MODEL], scores, arguments.data.name, X=covariates

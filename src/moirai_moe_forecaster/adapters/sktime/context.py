@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
-from moirai_moe_forecaster.adapters.sktime_instances import (
+from moirai_moe_forecaster.adapters.sktime.instances import (
     Instance,
     called,
     check_labels,

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from sktime.forecasting.base import ForecastingHorizon
 
-from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import panel_frequency, target_values
+from moirai_moe_forecaster.adapters.sktime.context import Context
+from moirai_moe_forecaster.adapters.sktime.instances import panel_frequency, target_values
 from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline

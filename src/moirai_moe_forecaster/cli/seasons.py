@@ -1,6 +1,6 @@
 """The option ``--season-length``, and what commands say about cycles."""
 
-# like cli.py, this imports nothing heavy, so that --help answers at once
+# like commands.py, this imports nothing heavy, so that --help answers at once
 from __future__ import annotations
 
 import argparse

@@ -11,16 +11,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moirai_moe_forecaster import (
-    __version__,
-    cli_backtest,
-    cli_demo,
-    cli_finetune,
-    cli_forecast,
-    cli_info,
-    cli_pretrain,
-    cli_routing,
-)
+from moirai_moe_forecaster import __version__
+from moirai_moe_forecaster.cli import backtest, demo, finetune, forecast, info, pretrain, routing
 from moirai_moe_forecaster.errors import MoiraiMoEError
 
 INTERRUPTED = 130
@@ -76,11 +68,11 @@ def _add_demo(commands: Any) -> None:
     parser = _add_command(
         commands,
         "demo",
-        cli_demo.run,
+        demo.run,
         "forecast two example data sets, print tables and draw a picture; needs no network",
-        cli_demo.EPILOG,
+        demo.EPILOG,
     )
-    cli_demo.add_arguments(parser)
+    demo.add_arguments(parser)
     _add_model(parser)
 
 
@@ -88,9 +80,9 @@ def _add_info(commands: Any) -> None:
     parser = _add_command(
         commands,
         "info",
-        cli_info.run,
+        info.run,
         "show versions, device, and a checkpoint's licence and sizes",
-        cli_info.EPILOG,
+        info.EPILOG,
     )
     _add_model(parser)
 
@@ -99,11 +91,11 @@ def _add_forecast(commands: Any) -> None:
     parser = _add_command(
         commands,
         "forecast",
-        cli_forecast.run,
+        forecast.run,
         "forecast the series of a file: quantiles as a table, and a picture",
-        cli_forecast.EPILOG,
+        forecast.EPILOG,
     )
-    cli_forecast.add_arguments(parser)
+    forecast.add_arguments(parser)
     _add_model(parser)
 
 
@@ -111,11 +103,11 @@ def _add_routing(commands: Any) -> None:
     parser = _add_command(
         commands,
         "routing",
-        cli_routing.run,
+        routing.run,
         "show which experts the series of a file are sent to",
-        cli_routing.EPILOG,
+        routing.EPILOG,
     )
-    cli_routing.add_arguments(parser)
+    routing.add_arguments(parser)
     _add_model(parser)
 
 
@@ -123,11 +115,11 @@ def _add_backtest(commands: Any) -> None:
     parser = _add_command(
         commands,
         "backtest",
-        cli_backtest.run,
+        backtest.run,
         "score forecasts of the last windows of your series against seasonal naive",
-        cli_backtest.EPILOG,
+        backtest.EPILOG,
     )
-    cli_backtest.add_arguments(parser)
+    backtest.add_arguments(parser)
     _add_model(parser)
 
 
@@ -135,11 +127,11 @@ def _add_finetune(commands: Any) -> None:
     parser = _add_command(
         commands,
         "finetune",
-        cli_finetune.run,
+        finetune.run,
         "train a checkpoint on your own series, and keep it if its forecasts get better",
-        cli_finetune.EPILOG,
+        finetune.EPILOG,
     )
-    cli_finetune.add_arguments(parser)
+    finetune.add_arguments(parser)
     _add_model(parser)
 
 
@@ -147,11 +139,11 @@ def _add_pretrain(commands: Any) -> None:
     parser = _add_command(
         commands,
         "pretrain",
-        cli_pretrain.run,
+        pretrain.run,
         "train a network from random weights on a folder of series",
-        cli_pretrain.EPILOG,
+        pretrain.EPILOG,
     )
-    cli_pretrain.add_arguments(parser)
+    pretrain.add_arguments(parser)
 
 
 def _add_command(
@@ -179,7 +171,3 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="directory or Hub name of a checkpoint (default: the bundled one)",
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

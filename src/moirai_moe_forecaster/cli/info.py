@@ -1,6 +1,6 @@
 """The command ``moirai-moe info``."""
 
-# like cli.py, this imports torch only when the command runs, so that --help answers
+# like commands.py, this imports torch only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster import __version__
-from moirai_moe_forecaster.cli_output import print_facts
+from moirai_moe_forecaster.cli.output import print_facts
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline

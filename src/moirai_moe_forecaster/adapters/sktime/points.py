@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sktime.forecasting.base import ForecastingHorizon
 
-from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import (
+from moirai_moe_forecaster.adapters.sktime.context import Context
+from moirai_moe_forecaster.adapters.sktime.instances import (
     in_order,
     positions_of,
     target_values,

@@ -1,6 +1,6 @@
 """The command ``moirai-moe pretrain``."""
 
-# like cli.py, this imports torch only when the command runs, so that --help answers at once
+# like commands.py, this imports torch only when the command runs, so that --help answers at once
 from __future__ import annotations
 
 import argparse
@@ -26,7 +26,7 @@ EPILOG = """
       moirai-moe pretrain --data corpus --steps 20000 --output run --initial bundled
       moirai-moe pretrain --data corpus --steps 20000 --output run --device cuda \\
           --set precision=bfloat16 --set batch_rows=512 --set ema_decay=0.999
-      torchrun --nproc-per-node 8 -m moirai_moe_forecaster.cli pretrain --preset base --shard \\
+      torchrun --nproc-per-node 8 -m moirai_moe_forecaster pretrain --preset base --shard \\
           --data corpus --steps 100000 --output run --set batch_rows=1024
       moirai-moe demo --model run
 """
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     logging.basicConfig(format="%(message)s")
     silent = arguments.quiet or not is_first_process()
-    logging.getLogger(__package__).setLevel("WARNING" if silent else "INFO")
+    logging.getLogger("moirai_moe_forecaster").setLevel("WARNING" if silent else "INFO")
     model, initial = _start(arguments)
     network = pretrain(
         model,

@@ -1,13 +1,13 @@
 """The command ``moirai-moe finetune``."""
 
-# like cli.py, this imports torch and pandas only when the command runs, so that --help answers
+# like commands.py, this imports torch and pandas only when the command runs, so that --help answers
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from moirai_moe_forecaster.cli_data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
 from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")

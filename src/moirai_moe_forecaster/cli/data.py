@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moirai_moe_forecaster.cli_output import TABLES, file_type
+from moirai_moe_forecaster.cli.output import TABLES, file_type
 from moirai_moe_forecaster.errors import InvalidInputError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moirai_moe_forecaster.adapters.sktime_tuning import tuning_options
+from moirai_moe_forecaster.adapters.sktime.tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError

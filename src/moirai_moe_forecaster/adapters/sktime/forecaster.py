@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
-from moirai_moe_forecaster.adapters.sktime_context import Context
-from moirai_moe_forecaster.adapters.sktime_instances import panel_frequency
-from moirai_moe_forecaster.adapters.sktime_parameters import check_parameters, read_source
-from moirai_moe_forecaster.adapters.sktime_points import Points, forecast_points
-from moirai_moe_forecaster.adapters.sktime_tuning import TunedWeights, tune, tuning_options
+from moirai_moe_forecaster.adapters.sktime.context import Context
+from moirai_moe_forecaster.adapters.sktime.instances import panel_frequency
+from moirai_moe_forecaster.adapters.sktime.parameters import check_parameters, read_source
+from moirai_moe_forecaster.adapters.sktime.points import Points, forecast_points
+from moirai_moe_forecaster.adapters.sktime.tuning import TunedWeights, tune, tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.inference import marginal as curves
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -313,7 +313,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, marginal: bool = True
     ) -> BaseDistribution:
         # imported here, as most forecasts need no distribution
-        from moirai_moe_forecaster.adapters.distribution import ForecastDistribution
+        from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
 
         points = self._points(fh, X, trajectories=True)
         return ForecastDistribution(

@@ -1,0 +1,5 @@
+"""Moirai-MoE as a forecaster of sktime."""
+
+from moirai_moe_forecaster.adapters.sktime.forecaster import MoiraiMoEForecaster
+
+__all__ = ["MoiraiMoEForecaster"]

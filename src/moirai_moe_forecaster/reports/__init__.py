@@ -1,0 +1,1 @@
+"""What backtests and routing showed, as tables and pages."""
