@@ -17,6 +17,7 @@ MOVED = {
     "adapters.sktime_context": "adapters.sktime.context",
     "adapters.sktime_tuning": "adapters.sktime.tuning",
     "adapters_file": "checkpoint.adapters",
+    "cli_pretrain": "cli.pretrain",
     "evaluation.panel": "data.series",
     "evaluation.seasonality": "data.times",
     "html_report": "reports.html",
