@@ -22,7 +22,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 def read_season_length(
     season_length: Any, name: str = "season_length"
 ) -> Literal["auto"] | tuple[int, ...] | None:
-    """Return "auto", named seasons, shortest first, or None, as 1 is. `name` is that of messages."""
+    """Return "auto", named seasons, shortest first, or None, as 1 is; messages say `name`."""
     if season_length is None:
         return None
     if isinstance(season_length, str) and season_length == "auto":

@@ -73,9 +73,7 @@ def forecast(
     rests, effects = list(batch), None
     if regress and any(len(series.future) for series in batch):
         rests, effects = take_out(network, batch, load, **limits)
-    seasons = detect_seasons(
-        network, batch, rests, load, season_length, regress=regress, **limits
-    )
+    seasons = detect_seasons(network, batch, rests, load, season_length, regress=regress, **limits)
     mirrored = [_is_short(series, load) for series in rests]
     counts = [
         len(found.kinds) * (2 if twice else 1)

@@ -56,15 +56,15 @@ class ForecastOptions:
 def read_options(
     horizon: int,
     *,
-    context_length: int | None,
-    num_paths: int | None,
-    num_samples: int,
-    batch_size: int | None,
-    memory_budget: int | None,
-    normaliser: Normalisation,
-    covariate_use: CovariateUse | None,
-    season_length: Literal["auto"] | int | Sequence[int] | None,
-    random_state: RandomState,
+    context_length: int | None = None,
+    num_paths: int | None = None,
+    num_samples: int = 100,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    normaliser: Normalisation = "frozen",
+    covariate_use: CovariateUse | None = None,
+    season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
+    random_state: RandomState = None,
 ) -> ForecastOptions:
     """Check the arguments of `MoiraiMoEPipeline.predict` that are no data.
 

@@ -12,7 +12,7 @@ from moirai_moe_forecaster.inference.randomness import RandomState
 from moirai_moe_forecaster.inference.representation import Embedding, embed
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.routing_report import RoutingReport
+    from moirai_moe_forecaster.reports.routing import RoutingReport
     from moirai_moe_forecaster.tuning.lora import LoraConfig
     from moirai_moe_forecaster.tuning.modes import Mode
     from moirai_moe_forecaster.tuning.run import Callback
@@ -170,10 +170,11 @@ class MoiraiMoEPipeline(Predictor):
         past_covariates, future_covariates : array or list of arrays, optional
             (time, k) per series, as long as y.
         validation : "time", float, None, or data, default="time"
-            "time" holds out the last three windows of every series, or what fits into a fifth of it,
-            and of few series more. A fraction holds out that much of the end of each. Other series,
-            given like y, or as a mapping of ``y`` and its covariates, are forecast at their ends. None
-            trains on everything, for `max_steps`, and returns the last weights, better or not.
+            "time" holds out the last three windows of every series, or what fits into a fifth of
+            it, and of few series more. A fraction holds out that much of the end of each. Other
+            series, given like y, or as a mapping of ``y`` and its covariates, are forecast at their
+            ends. None trains on everything, for `max_steps`, and returns the last weights, better
+            or not.
         max_steps : int, default=400
             Optimiser steps; the learning rate falls to 0 towards the last.
         learning_rate : float, optional
@@ -194,9 +195,10 @@ class MoiraiMoEPipeline(Predictor):
         minutes : float, optional
             Stop after this time.
         refit : bool, default=True
-            Take the steps that were found to be best once more, with what was held out of the series
-            among the data: it is what comes right before the forecasts. The scores in the report are
-            those of the weights before. Not done after an interrupt, or when the time is up.
+            Take the steps that were found to be best once more, with what was held out of the
+            series among the data: it is what comes right before the forecasts. The scores in the
+            report are those of the weights before. Not done after an interrupt, or when the time is
+            up.
         output : str or Path, optional
             Folder for the state to resume from, and ``metrics.jsonl``.
         resume : bool, default=False
