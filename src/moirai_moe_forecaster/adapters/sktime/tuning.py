@@ -31,6 +31,9 @@ ELSEWHERE = {
     "validation": "validation_split",
     "random_state": "random_state",
 }
+KNOWN = sorted(
+    inspect.signature(MoiraiMoEPipeline.fine_tune).parameters.keys() - ELSEWHERE.keys() - {"self"}
+)
 
 
 class TunedWeights:
@@ -149,10 +152,8 @@ def _training_arguments(given: Any) -> dict[str, Any]:
             raise InvalidInputError(
                 f"training_args cannot hold {name!r}: {ELSEWHERE[name]} of the forecaster says it"
             )
-    parameters = inspect.signature(MoiraiMoEPipeline.fine_tune).parameters
-    known = sorted(parameters.keys() - ELSEWHERE.keys() - {"self"})
-    if unknown := [name for name in given if name not in known]:
-        raise InvalidInputError(f"unknown training_args {unknown}; known are {known}")
+    if unknown := [name for name in given if name not in KNOWN]:
+        raise InvalidInputError(f"unknown training_args {unknown}; known are {KNOWN}")
     return dict(given)
 
 
