@@ -26,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 
+from benchmark_sets.tables import markdown
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import Task, paired_bootstrap
+from moirai_moe_forecaster.evaluation import paired_bootstrap
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, score_terms
-from moirai_moe_forecaster.evaluation.report import markdown
 from moirai_moe_forecaster.training.data.corpus import hold_out, read_corpus
 
 HORIZONS = (480, 720)

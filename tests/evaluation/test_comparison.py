@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmark_sets.results import compare_models, evaluate_sets
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import (
-    Task,
-    Terms,
-    backtest,
-    compare_backtests,
-    evaluate_sets,
-    paired_bootstrap,
-)
-from moirai_moe_forecaster.evaluation.comparison import compare_models, frame_terms
+from moirai_moe_forecaster.evaluation import Terms, backtest, compare_backtests, paired_bootstrap
+from moirai_moe_forecaster.evaluation.comparison import frame_terms
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 
 

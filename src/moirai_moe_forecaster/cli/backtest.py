@@ -9,15 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     PAGES,
-    TABLES,
     file_type,
-    level_list,
     write_table,
     write_whole,
 )
-from moirai_moe_forecaster.cli.seasons import add_season_length
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,21 +38,14 @@ EPILOG = f"""{ABOUT_DATA}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_data(parser)
-    parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
+    add_option(parser, "--horizon", required=True)
     parser.add_argument(
         "--windows", type=int, default=1, metavar="N", help="windows per series (default: 1)"
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="steps between windows (default: the horizon)"
     )
-    parser.add_argument(
-        "--covariates",
-        nargs="+",
-        action=Names,
-        default=[],
-        metavar="COLUMN",
-        help="columns of covariates known ahead",
-    )
+    add_option(parser, "--covariates", help="columns of covariates known ahead")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -63,19 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="MASE, RMSSE, MAE, RMSE, WQL, CRPS, coverage (default: MASE WQL)",
     )
-    parser.add_argument(
-        "--levels",
-        type=level_list,
-        metavar="Q,Q,...",
-        help="quantile levels of WQL (default: 0.1 to 0.9)",
-    )
+    add_option(parser, "--levels", help="quantile levels of WQL (default: 0.1 to 0.9)")
     parser.add_argument(
         "--seasonality",
         type=int,
         metavar="M",
         help="season in steps of seasonal naive and of MASE (default: the frequency's)",
     )
-    add_season_length(parser)
+    add_option(parser, "--season-length")
     parser.add_argument(
         "--peers",
         nargs="*",
@@ -88,14 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=file_type(PAGES), metavar="FILE", help="interactive report, a .html file"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=file_type(TABLES),
-        metavar="FILE",
-        help="scores by window, .csv or .parquet",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_option(parser, "--output", help="scores by window, .csv or .parquet")
+    add_option(parser, "--quiet")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -189,3 +169,12 @@ def _pooled(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -> pd.D
         for name, scores in pooled.items()
     ]
     return pd.DataFrame(rows, index=list(results))
+
+
+COMMAND = Command(
+    name="backtest",
+    summary="score forecasts of the last windows of your series against seasonal naive",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
-    Names,
     add_data,
     read_data,
     read_file,
     read_freq,
 )
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
-    PICTURES,
     TABLES,
     file_type,
-    level_list,
     write_picture,
     write_table,
 )
-from moirai_moe_forecaster.cli.seasons import add_season_length, describe_cycles
+from moirai_moe_forecaster.cli.seasons import describe_cycles
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -56,50 +54,28 @@ EPILOG = f"""{ABOUT_DATA}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_data(parser)
-    parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
-    parser.add_argument(
-        "--covariates",
-        nargs="+",
-        action=Names,
-        default=[],
-        metavar="COLUMN",
-        help="columns of covariates",
-    )
+    add_option(parser, "--horizon", required=True)
+    add_option(parser, "--covariates", help="columns of covariates")
     parser.add_argument(
         "--future",
         type=file_type(TABLES),
         metavar="FILE",
         help="values to come of covariates, .csv or .parquet",
     )
-    parser.add_argument(
-        "--levels",
-        type=level_list,
-        default=LEVELS,
-        metavar="Q,Q,...",
-        help="quantile levels (default: 0.1,0.5,0.9)",
-    )
+    add_option(parser, "--levels", default=LEVELS, help="quantile levels (default: 0.1,0.5,0.9)")
     parser.add_argument(
         "--context-length",
         type=int,
         metavar="N",
         help="use only so many of the last steps (default: all the model can)",
     )
-    add_season_length(parser)
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the paths drawn (default: 0)"
+    add_option(parser, "--season-length")
+    add_option(parser, "--seed", default=0, help="of the paths drawn (default: 0)")
+    add_option(
+        parser, "--plot", help=f"picture of the first {MOST_PICTURES} series, .pdf, .png or .svg"
     )
-    parser.add_argument(
-        "--plot",
-        type=file_type(PICTURES),
-        metavar="FILE",
-        help=f"picture of the first {MOST_PICTURES} series, .pdf, .png or .svg",
-    )
-    parser.add_argument(
-        "-o", "--output", type=file_type(TABLES), metavar="FILE", help="forecast, .csv or .parquet"
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, and nothing about cycles"
-    )
+    add_option(parser, "--output", help="forecast, .csv or .parquet")
+    add_option(parser, "--quiet", help="no progress bar, and nothing about cycles")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -183,3 +159,12 @@ def draw(result: FrameForecast) -> Figure | SubFigure:
     if len(chosen) > 1:
         shared_legend(axes)
     return axes[0].figure
+
+
+COMMAND = Command(
+    name="forecast",
+    summary="forecast the series of a file: quantiles as a table, and a picture",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -10,7 +10,6 @@ import pandas as pd
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import Terms, geometric_mean
-from moirai_moe_forecaster.evaluation.sets import SetResult
 
 ERRORS = ("MASE", "RMSSE", "MAE", "RMSE", "WQL", "CRPS")
 
@@ -100,25 +99,6 @@ def paired_bootstrap(
     )
 
 
-def compare_models(
-    results: Sequence[SetResult],
-    first: str,
-    second: str,
-    metric: str = "WQL",
-    *,
-    random_state: int = 0,
-) -> Comparison:
-    """Compare two models of `evaluate_sets` over all its sets by `paired_bootstrap`."""
-    _check_metric(metric)
-    by_model = [
-        {result.task: result.terms[metric] for result in results if result.model == model}
-        for model in (first, second)
-    ]
-    sets = [name for name in by_model[0] if name in by_model[1]]
-    terms = [[scores[name] for name in sets] for scores in by_model]
-    return paired_bootstrap(terms[0], terms[1], random_state=random_state)
-
-
 def compare_backtests(
     first: pd.DataFrame, second: pd.DataFrame, metric: str = "WQL", *, random_state: int = 0
 ) -> Comparison:
@@ -137,7 +117,7 @@ def compare_backtests(
     InvalidInputError
         If a column is missing or the rows are not those of the same windows.
     """
-    _check_metric(metric)
+    check_metric(metric)
     keys = [name for name in ("series", "variate", "window") if name in first.columns]
     for frame in (first, second):
         if absent := [name for name in (*keys, metric) if name not in frame.columns]:
@@ -161,6 +141,12 @@ def frame_terms(backtest: pd.DataFrame, metric: str) -> Terms:
     return Terms(value * weight, np.where(defined, weight, 0.0), root)
 
 
-def _check_metric(metric: str) -> None:
+def check_metric(metric: str) -> None:
+    """Check that a metric is an error, so that the smaller one is the better.
+
+    Raises
+    ------
+    InvalidInputError
+    """
     if metric not in ERRORS:
         raise InvalidInputError(f"metric must be one of {', '.join(ERRORS)}, got {metric!r}")

@@ -24,7 +24,8 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.objective import Objective
-from moirai_moe_forecaster.training.state import State, new_optimiser, saved_settings
+from moirai_moe_forecaster.training.optimiser import new_optimiser
+from moirai_moe_forecaster.training.state import State, saved_settings
 from moirai_moe_forecaster.training.stopping import Stop
 from moirai_moe_forecaster.tuning.held_out import Split, default_horizon, split
 from moirai_moe_forecaster.tuning.lora import LoraConfig, lora_state, merge_lora
