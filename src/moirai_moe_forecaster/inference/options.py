@@ -9,8 +9,8 @@ from typing import Literal
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 

@@ -1,10 +1,10 @@
 """What repeats in each series, and how far forecasts that carry it on are to be trusted.
 
-Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
-the views with and without cycles are earned: the network forecasts the last stretch of the context
-from what comes before it in each view, with everything (periods, cycles, covariates' effect,
-normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
-the strength of its cycle, to nothing where detection ends.
+Periods come from the values alone (`inference.seasonality.periods`) or are named by the user. The
+weights of the views with and without cycles are earned: the network forecasts the last stretch of
+the context from what comes before it in each view, with everything (periods, cycles, covariates'
+effect, normaliser) found anew on that part. A view's weight falls with the loss that it had there,
+and with the strength of its cycle, to nothing where detection ends.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
-from moirai_moe_forecaster.inference.periods import Period, find_all_periods
+from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
     KINDS,

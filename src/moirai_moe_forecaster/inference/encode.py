@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import SeriesBatch, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import (
+from moirai_moe_forecaster.inference.batching import (
     Load,
     groups,
     halved_when_short,
