@@ -40,6 +40,8 @@ MOVED = {
     "routing_report": "reports.routing",
     "training.continuation": "tuning.likelihood",
     "training.corpus": "training.data.corpus",
+    "training.flops": "training.monitoring",
+    "training.growth": "training.initial",
     "training.judging": "tuning.validation",
     "training.loop": "training.pretrain",
     "training.lora": "tuning.lora",

@@ -27,7 +27,9 @@ from moirai_moe_forecaster.errors import InvalidInputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from moirai_moe_forecaster.inference.dataframe import FrameForecast
+    from moirai_moe_forecaster.data.arguments import read_season_length
+from moirai_moe_forecaster.inference.dataframe import FrameForecast
+from moirai_moe_forecaster.inference.options import seasons_looked_for
 
 LEVELS = [0.1, 0.5, 0.9]
 MOST_PICTURES = 12
@@ -106,7 +108,9 @@ def run(arguments: argparse.Namespace) -> None:
         season_length=arguments.season_length,
         dayfirst=arguments.dayfirst,
     )
-    if not arguments.quiet and pipeline.used_season_length(arguments.season_length):
+    if not arguments.quiet and seasons_looked_for(
+        pipeline.config, read_season_length(arguments.season_length)
+    ):
         print(describe_cycles(result.forecast.seasons), file=sys.stderr)
     table = result.table(levels)
     if arguments.output is None:

@@ -125,11 +125,21 @@ class Forecast:
         """Return the forecast of one series of a batch, with no series axis."""
         return self.of_series(index, univariate=self._univariate)
 
+    def with_axes(self, *, single: bool, univariate: bool) -> Forecast:
+        """Return the same forecast, whose results drop the series or the variate axis."""
+        return Forecast(
+            self._marginals,
+            single=single,
+            univariate=univariate,
+            num_samples=self._num_samples,
+            decay=self._decay,
+            seasons=self._seasons,
+        )
+
     def of_series(self, index: int, *, univariate: bool) -> Forecast:
         """Return the forecast of one series, its variate axis dropped if `univariate`."""
-        marginals = self._marginals.of_series(index)
         return Forecast(
-            marginals,
+            self._marginals.of_series(index),
             single=True,
             univariate=univariate,
             num_samples=self._num_samples,

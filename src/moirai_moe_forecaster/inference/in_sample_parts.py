@@ -163,7 +163,7 @@ def _learn(
     ahead = effect.shape[1] - length
     values = history.target[:, : history.target.shape[1] + 1 - ahead].copy()
     values[:, -length:] -= effect[:, :length]
-    found = [periods_of(row, season_length) for row in values]
+    found = periods_of(values, season_length)
     strengths = np.array([periods[0].strength if periods else 0.0 for periods in found])
     strengths = np.maximum(strengths - LEAST, 0.0) / (1 - LEAST)
     if not strengths.any():

@@ -30,13 +30,14 @@ from moirai_moe_forecaster.training.distributed import (
     largest_over_processes,
 )
 from moirai_moe_forecaster.training.fitted_dependence import fitted_dependence
-from moirai_moe_forecaster.training.flops import peak_flops, training_flops
 from moirai_moe_forecaster.training.monitoring import (
     METRICS_FILE,
     Clock,
     append,
     expert_load,
     load_entropy,
+    peak_flops,
+    training_flops,
 )
 from moirai_moe_forecaster.training.objective import MicroBatch, micro_batch
 from moirai_moe_forecaster.training.state import (

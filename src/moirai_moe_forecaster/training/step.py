@@ -13,9 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from moirai_moe_forecaster.config import Precision, TrainConfig
-from moirai_moe_forecaster.training.distributed import Processes, sum_over_processes
+from moirai_moe_forecaster.training.distributed import Processes, part, sum_over_processes, whole
 from moirai_moe_forecaster.training.objective import MicroBatch
-from moirai_moe_forecaster.training.sharding import part, whole
 from moirai_moe_forecaster.training.state import State
 
 

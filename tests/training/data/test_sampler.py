@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from moirai_moe_forecaster.config import TrainConfig
-from moirai_moe_forecaster.training.data.batches import mix, read_pieces
 from moirai_moe_forecaster.training.data.corpus import Source
 from moirai_moe_forecaster.training.data.sampler import (
     FEWEST_STRIDED,
@@ -18,6 +17,7 @@ from moirai_moe_forecaster.training.data.sampler import (
     Pools,
     WindowDrawer,
 )
+from moirai_moe_forecaster.training.data.window_values import mix, read_pieces
 
 WINDOWS = 400
 NO_SHARES = dict.fromkeys(

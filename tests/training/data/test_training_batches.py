@@ -14,11 +14,11 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.training.data import batches
 from moirai_moe_forecaster.training.data.batches import (
     BatchMaker,
-    prefix_points,
     validation_batches,
 )
 from moirai_moe_forecaster.training.data.corpus import Source, hold_out
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
+from moirai_moe_forecaster.training.data.window_values import prefix_points
 from moirai_moe_forecaster.training.synthetic.generate import synthesise
 
 MODEL = ModelConfig(

@@ -30,8 +30,7 @@ def check_parameters(forecaster: Any) -> None:
     for name in ("context_length", "num_paths", "batch_size"):
         if getattr(forecaster, name) is not None:
             check_count(name, getattr(forecaster, name))
-    if not (isinstance(forecaster.sp, str) and forecaster.sp == "auto"):
-        read_season_length(forecaster.sp, "sp")
+    read_season_length(forecaster.sp, "sp")
 
 
 def read_source(forecaster: Any) -> Source:

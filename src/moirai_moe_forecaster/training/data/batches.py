@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.augmentation import augment, hidden_patches
 from moirai_moe_forecaster.training.data.corpus import HELD_OUT_SHARE, Array, Integers, Source
 from moirai_moe_forecaster.training.data.packing import (
@@ -28,16 +26,20 @@ from moirai_moe_forecaster.training.data.sampler import (
     SHORT_LENGTH,
     UNIFORMS,
     Draws,
-    Floats,
     Pools,
     WindowDrawer,
+)
+from moirai_moe_forecaster.training.data.window_values import (
+    lose_points,
+    mix,
+    prefix_points,
+    read_pieces,
 )
 from moirai_moe_forecaster.training.synthetic.generate import coupled, synthesise
 
 GROUP_ROWS = 8
 TOKENS_PER_CANDIDATE = 24
 TOKENS_PER_SYNTHETIC = 384
-FEWEST_IN_PREFIX = 4
 
 
 class BatchMaker:
@@ -111,7 +113,7 @@ class BatchMaker:
         width = int(placement.tokens.max()) * self.model.patch_size
         pieces = read_pieces(draws, points, width)
         of = np.repeat(np.arange(len(draws.pieces)), draws.variates)
-        _lose_points(pieces[: len(of)], draws, of, placement.row, generators)
+        lose_points(pieces[: len(of)], draws, of, placement.row // GROUP_ROWS, generators)
         disturbances = self._disturb(pieces[: len(of)], placement, generators)
         values = torch.from_numpy(pieces).to(self.device, non_blocking=True)
         values = mix(values, draws)
@@ -211,84 +213,6 @@ class BatchMaker:
         return Pools(long.cpu().numpy(), short.cpu().numpy(), systems.cpu().numpy())
 
 
-def prefix_points(share: Floats, length: Integers, patch_size: int) -> Integers:
-    """Turn shares of windows into points of prefixes that end with a patch, as contexts do.
-
-    A prefix has at least `FEWEST_IN_PREFIX` points, and leaves at least one patch to predict,
-    where the window has that many.
-    """
-    tokens = -(-length // patch_size)
-    pad = tokens * patch_size - length
-    fewest = -(-(pad + FEWEST_IN_PREFIX) // patch_size)
-    patches = np.maximum(np.round(share * tokens).astype(np.int64), fewest)
-    return np.maximum(np.minimum(patches, tokens - 1), 1) * patch_size - pad
-
-
-def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
-    """Read what windows are made of from their arrays.
-
-    Parameters
-    ----------
-    draws : Draws
-    points : sequence of ndarray
-        The arrays that `draws` refers to by number.
-    width : int
-        At least the longest window.
-
-    Returns
-    -------
-    ndarray, (piece, width)
-        At the right end of rows that are NaN otherwise: the variates of all windows in order, the
-        first part of a mixture standing for it, then the other parts of all mixtures.
-    """
-    numbers = np.arange(draws.first.shape[1])
-    first = np.nonzero(numbers < draws.variates[:, None])
-    others = np.nonzero(draws.mixed[:, None] & (numbers > 0) & (numbers < draws.pieces[:, None]))
-    window, piece = (np.concatenate(pair) for pair in zip(first, others, strict=True))
-    read = np.full((len(window), width), np.nan, dtype=np.float32)
-    columns = (draws.array[window, piece], draws.first[window, piece], draws.sign[window, piece])
-    shared = (draws.step[window], draws.block[window], draws.length[window])
-    rows = zip(*(column.tolist() for column in (*columns, *shared)), strict=True)
-    for row, (array, start, sign, step, block, length) in zip(read, rows, strict=True):
-        low = min(start, start + step * (length - 1))
-        taken = points[array][low : low + abs(step) * (length - 1) + block]
-        taken = taken[:: abs(step)] if block == 1 else _block_means(taken.reshape(length, block))
-        row[width - length :] = taken if step > 0 else taken[::-1]
-        if sign < 0:
-            np.negative(row, out=row)
-    return read
-
-
-def mix(pieces: Tensor, draws: Draws) -> Tensor:
-    """Replace each mixture's first part by the weighted sum of its standardised parts (TSMixup,
-    arXiv 2403.07815), missing where a part is, and drop the other parts.
-
-    Parameters
-    ----------
-    pieces : Tensor, (piece, width)
-        From `read_pieces`.
-    draws : Draws
-
-    Returns
-    -------
-    Tensor, (variate, width)
-    """
-    variates = int(draws.variates.sum())
-    if variates == len(pieces):
-        return pieces
-    mixed = np.flatnonzero(draws.mixed)
-    target = (draws.variates.cumsum() - draws.variates)[mixed]
-    others = draws.pieces[mixed] - 1
-    part = np.repeat(target[:, None], MOST_MIXED, 1)
-    filled = np.arange(1, MOST_MIXED) <= others[:, None]
-    part[:, 1:][filled] = np.arange(variates, len(pieces))
-    raw = pieces[torch.from_numpy(part).to(pieces.device)]
-    standard = fit_normaliser(raw, raw.abs() < torch.inf, "relative").standardise(raw)
-    weights = torch.from_numpy(draws.mixing[mixed]).to(pieces)
-    total = (weights[..., None] * standard).sum(1)
-    return pieces[:variates].index_copy(0, torch.from_numpy(target).to(pieces.device), total)
-
-
 def validation_batches(
     series: Sequence[Array],
     model: ModelConfig,
@@ -333,31 +257,3 @@ def validation_batches(
 def _generator(seed: int, step: int, group: int) -> np.random.Generator:
     """Counter-based: the streams of different steps and groups never meet."""
     return np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, group]))
-
-
-def _lose_points(
-    values: Array,
-    draws: Draws,
-    of: Integers,
-    row: Integers,
-    generators: Sequence[np.random.Generator],
-) -> None:
-    """Make points of windows missing: a stretch of all variates, or points one by one."""
-    for index in np.flatnonzero((draws.scattered + draws.stretch)[of]):
-        window = of[index]
-        length = int(draws.length[window])
-        points = values[index, -length:]
-        width = int(draws.stretch[window] * length)
-        start = int(draws.stretch_at[window] * (length - width))
-        points[start : start + width] = np.nan
-        if rate := draws.scattered[window]:
-            generator = generators[row[window] // GROUP_ROWS]
-            points[generator.random(length, dtype=np.float32) < rate] = np.nan
-
-
-def _block_means(blocks: Array) -> Array:
-    """Means of the observed points of blocks (time, block); NaN where there is none."""
-    seen = np.isfinite(blocks)
-    count = seen.sum(1, dtype=np.float32)
-    total = np.where(seen, blocks, 0).sum(1, dtype=np.float32)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

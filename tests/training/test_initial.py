@@ -6,7 +6,7 @@ import torch
 
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, MoiraiMoEPipeline
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.training.growth import grown
+from moirai_moe_forecaster.training.initial import grown
 
 CONFIG = ModelConfig.preset("tiny", num_layers=2, reference_periods=1)
 

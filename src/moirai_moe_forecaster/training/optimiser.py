@@ -1,7 +1,4 @@
-"""Muon: momentum made orthogonal, for the matrices inside the blocks; AdamW for all else.
-
-Jordan et al. (2024), with the scale of arXiv 2502.16982, so that both share one learning rate.
-"""
+"""AdamW, or Muon for the matrices inside the blocks and AdamW for all else."""
 
 from __future__ import annotations
 
@@ -12,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.config import TrainConfig
+from moirai_moe_forecaster.model.network import MoiraiMoE
+
 MOMENTUM = 0.95
 # of a quintic iteration that brings singular values to about 1 in few steps
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -20,10 +20,39 @@ ADAM_UPDATE = 0.2
 """Root mean square of a typical update of Adam, in learning rates."""
 
 
+def new_optimiser(network: MoiraiMoE, training: TrainConfig) -> torch.optim.AdamW:
+    """AdamW of all parameters that are to be trained, with weight decay on matrices alone.
+
+    With Muon, the matrices of attention and experts are stepped by it.
+    """
+    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    matrices = {
+        name for name, p in named.items() if p.ndim >= 2 and p.numel() > network.config.d_model
+    }
+    inner = set()
+    if training.optimiser == "muon":
+        inner = {n for n in matrices if ".attention." in n or ".experts." in n} - {
+            n for n in matrices if n.endswith("variate_bias")
+        }
+    kinds: list[tuple[set[str], dict[str, Any]]] = [
+        (matrices - inner, {"weight_decay": training.weight_decay}),
+        (named.keys() - matrices, {"weight_decay": 0.0}),
+    ]
+    if inner:
+        kinds.append((inner, {"weight_decay": training.weight_decay, "orthogonal": True}))
+    groups = [
+        {"params": [p for name, p in named.items() if name in names], **options}
+        for names, options in kinds
+    ]
+    kind = Muon if inner else torch.optim.AdamW
+    return kind(groups, lr=training.learning_rate, betas=training.betas, fused=True)
+
+
 class Muon(torch.optim.AdamW):
     """AdamW that steps along orthogonal momentum in groups with ``orthogonal=True``.
 
-    Their parameters are matrices, or stacks of them (..., row, column).
+    Their parameters are matrices, or stacks of them (..., row, column). Jordan et al. (2024), with
+    the scale of arXiv 2502.16982, so that both kinds of group share one learning rate.
     """
 
     @torch.no_grad()

@@ -7,8 +7,7 @@ import torch
 
 from moirai_moe_forecaster import ModelConfig, TrainConfig, pretrain
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.muon import Muon, orthogonal
-from moirai_moe_forecaster.training.state import new_optimiser
+from moirai_moe_forecaster.training.optimiser import Muon, new_optimiser, orthogonal
 
 SMALL = ModelConfig.preset("tiny", d_model=24, d_ff=16, num_layers=2, num_heads=3, num_experts=2)
 TRAINING = TrainConfig(
