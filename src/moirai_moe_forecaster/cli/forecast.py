@@ -11,14 +11,13 @@ from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
     add_data,
     read_data,
-    read_file,
     read_freq,
+    read_future,
+    table_path,
 )
 from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
-    TABLES,
-    file_type,
     write_picture,
     write_table,
 )
@@ -58,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--covariates", help="columns of covariates")
     parser.add_argument(
         "--future",
-        type=file_type(TABLES),
+        type=table_path,
         metavar="FILE",
-        help="values to come of covariates, .csv or .parquet",
+        help="values to come of covariates, written as the data",
     )
     add_option(parser, "--levels", default=LEVELS, help="quantile levels (default: 0.1,0.5,0.9)")
     parser.add_argument(
@@ -81,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
-    future = None if arguments.future is None else read_file(arguments.future, data.id)
+    future = None if arguments.future is None else read_future(arguments, data)
     from moirai_moe_forecaster.data.panel import Columns
     from moirai_moe_forecaster.inference.dataframe import forecast_frame, result_levels
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -107,6 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         random_state=arguments.seed,
         progress=not arguments.quiet,
         season_length=arguments.season_length,
+        dayfirst=arguments.dayfirst,
     )
     if not arguments.quiet and seasons_looked_for(
         pipeline.config, read_season_length(arguments.season_length)
