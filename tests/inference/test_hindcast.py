@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses, normal_crps
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from tiny_network import tiny_network

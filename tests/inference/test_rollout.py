@@ -10,8 +10,8 @@ from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
     Block,
     Draw,

@@ -9,8 +9,8 @@ import pytest
 
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference import view_weights
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN, PROFILE, Seasons
 from moirai_moe_forecaster.inference.view_weights import (
     SURE,

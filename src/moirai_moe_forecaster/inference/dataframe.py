@@ -16,6 +16,7 @@ from moirai_moe_forecaster.data.panel import Columns, LongFrame, names_of, read_
 from moirai_moe_forecaster.data.rows import read_rows
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
+from moirai_moe_forecaster.inference.options import context_points
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -188,7 +189,9 @@ def forecast_frame(
 ) -> FrameForecast:
     """Forecast a long frame whose columns are known; `predict_df` says how."""
     check_count("horizon", horizon)
-    read = pipeline.used_context_length(context_length)
+    if context_length is not None:
+        check_count("context_length", context_length)
+    read = context_points(pipeline.config, context_length)
     _check_purposes(columns)
     frame = read_frame(table, columns, freq, horizon, dayfirst=dayfirst)
     _check_observed(frame, columns, read)

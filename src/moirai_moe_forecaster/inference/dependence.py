@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.randomness import BITS
+from moirai_moe_forecaster.inference.sampling import BITS
 from moirai_moe_forecaster.model.distribution.mixture import Mixture
 
 LARGEST_SHARE = 0.95

@@ -21,7 +21,7 @@ import torch
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.in_sample_parts import (
     Part,
     Positions,
@@ -29,9 +29,8 @@ from moirai_moe_forecaster.inference.in_sample_parts import (
     make_parts,
     second_weight,
 )
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
@@ -110,7 +109,7 @@ def in_sample_nodes(
     Returns
     -------
     list of ndarray, (position, variate, node)
-        Values at the levels of `inference.marginal`.
+        Values at the levels of `inference.quantile_grid`.
     """
     config = network.config
     load = Load(config, config.max_seq_len * config.patch_size, 1, 1, False)

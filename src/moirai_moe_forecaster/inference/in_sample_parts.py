@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.regression import explained
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import periods_of
@@ -163,7 +163,7 @@ def _learn(
     ahead = effect.shape[1] - length
     values = history.target[:, : history.target.shape[1] + 1 - ahead].copy()
     values[:, -length:] -= effect[:, :length]
-    found = [periods_of(row, season_length) for row in values]
+    found = periods_of(values, season_length)
     strengths = np.array([periods[0].strength if periods else 0.0 for periods in found])
     strengths = np.maximum(strengths - LEAST, 0.0) / (1 - LEAST)
     if not strengths.any():

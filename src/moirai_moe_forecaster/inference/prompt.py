@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.references import reference_cycles
+from moirai_moe_forecaster.inference.seasonality.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
 from moirai_moe_forecaster.model.tokens import (
     Normaliser,

@@ -18,7 +18,7 @@ from torch import Tensor
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence, dependent
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.randomness import stratified
+from moirai_moe_forecaster.inference.sampling import stratified
 from moirai_moe_forecaster.model.attention import KeyValue, attention_mask
 from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE

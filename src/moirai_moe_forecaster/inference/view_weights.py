@@ -1,24 +1,24 @@
 """What repeats in each series, and how far forecasts that carry it on are to be trusted.
 
-Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
-the views with and without cycles are earned: the network forecasts the last stretch of the context
-from what comes before it in each view, with everything (periods, cycles, covariates' effect,
-normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
-the strength of its cycle, to nothing where detection ends.
+Periods come from the values alone (`inference.seasonality.periods`) or are named by the user. The
+weights of the views with and without cycles are earned: the network forecasts the last stretch of
+the context from what comes before it in each view, with everything (periods, cycles, covariates'
+effect, normaliser) found anew on that part. A view's weight falls with the loss that it had there,
+and with the strength of its cycle, to nothing where detection ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
-from moirai_moe_forecaster.inference.periods import Period, find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
     KINDS,
@@ -99,7 +99,7 @@ def detect_seasons(
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
     """
-    found = [_without_views(series, season_length) for series in rests]
+    found = _plain_seasons(rests, season_length)
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
     passes = load.horizon / (network.config.patch_size * network.config.output_patches)
     rule = RULE if season_length == "auto" else NAMED
@@ -120,11 +120,17 @@ def detect_seasons(
     return found
 
 
-def _without_views(series: Series, season_length: SeasonLength) -> Seasons:
-    periods = [periods_of(values, season_length) for values in series.target]
-    weights = np.zeros((len(KINDS), len(periods)))
-    weights[KINDS.index(PLAIN)] = 1.0
-    return Seasons(periods, weights)
+def _plain_seasons(batch: Sequence[Series], season_length: SeasonLength) -> list[Seasons]:
+    """Find the periods of series of which only the plain view counts as yet."""
+    variates = [values for series in batch for values in series.target]
+    periods = iter(periods_of(variates, season_length))
+    found = []
+    for series in batch:
+        own = [next(periods) for _ in series.target]
+        weights = np.zeros((len(KINDS), len(own)))
+        weights[KINDS.index(PLAIN)] = 1.0
+        found.append(Seasons(own, weights))
+    return found
 
 
 def strengths(periods: Sequence[Sequence[Period]]) -> Array:
@@ -163,15 +169,22 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     return weights / weights.sum(0)
 
 
-def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
-    """Periods of one variate (time,); of named ones those that what is observed holds twice."""
+def periods_of(variates: Iterable[Array], season_length: SeasonLength) -> list[list[Period]]:
+    """Periods of each variate (time,); of named ones those that what is observed holds twice."""
     if season_length is None:
-        return []
+        return [[] for _ in variates]
     if season_length == "auto":
-        return find_periods(values, MOST_PERIODS)
+        return find_all_periods(variates, MOST_PERIODS)
+    return [
+        [Period(length, 1.0) for length in season_length if 2 * length <= held]
+        for held in map(_held, variates)
+    ]
+
+
+def _held(values: Array) -> int:
+    """Steps from the first observed one to the last."""
     seen = np.flatnonzero(~np.isnan(values))
-    held = seen[-1] + 1 - seen[0] if len(seen) else 0
-    return [Period(length, 1.0) for length in season_length if 2 * length <= held]
+    return int(seen[-1] + 1 - seen[0]) if len(seen) else 0
 
 
 def _hindcast_losses(
@@ -199,9 +212,9 @@ def _hindcast_losses(
         firsts, effects = take_out(network, firsts, load, **limits)
     losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
-    for index, first, effect in zip(tried, firsts, effects, strict=True):
+    refound = _plain_seasons(firsts, season_length)
+    for index, first, effect, known in zip(tried, firsts, effects, refound, strict=True):
         steps = stretches[index]
-        known = _without_views(first, season_length)
         last = _plausible(batch[index].target[:, -steps:] - effect, first.target)
         views = make_views(first, known.periods, known.possible, steps)
         for kind, view in zip(known.possible, views, strict=True):

@@ -25,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.periods import Period
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
+from moirai_moe_forecaster.inference.seasonality.cycles import ContinuedCycles, find_cycles
+from moirai_moe_forecaster.inference.seasonality.periods import Period
+from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
 
 CLEAR = 0.1
 """Strength of a further period from which on all of its cycle is taken out."""
@@ -70,25 +70,33 @@ def make_views(
         Of `KINDS`.
     horizon : int
     """
-    context = series.target.shape[1]
-    effects = np.zeros((len(KINDS), len(series.target), context + horizon))
-    scales = np.ones_like(effects)
-    for variate, values in enumerate(series.target):
-        found = periods[variate]
-        if found and set(kinds) != {PLAIN}:
-            cycles = cycles_of(values, found, horizon)
-            effects[1:, variate] = cycles.level + cycles.all
-            scales[1:, variate] = cycles.spread
-            if len(found) > 1:
-                effects[KINDS.index(CYCLE), variate] = cycles.first
-                scales[KINDS.index(CYCLE), variate] = 1.0
-    views = []
-    for kind in map(KINDS.index, kinds):
-        effect, scale = effects[kind], scales[kind]
-        target = (series.target - effect[:, :context]) / scale[:, :context]
-        seen = series._replace(target=target)
-        views.append(View(seen, effect[:, context:], scale[:, context:]))
-    return views
+    cycles: list[ContinuedCycles | None] = [None] * len(series.target)
+    if set(kinds) != {PLAIN}:
+        cycles = [
+            cycles_of(values, found, horizon) if found else None
+            for values, found in zip(series.target, periods, strict=True)
+        ]
+    return [_view(series, cycles, kind, horizon) for kind in kinds]
+
+
+def _view(
+    series: Series, cycles: Sequence[ContinuedCycles | None], kind: str, horizon: int
+) -> View:
+    variates, context = series.target.shape
+    if kind == PLAIN:
+        return View(series, np.zeros((variates, horizon)), np.ones((variates, horizon)))
+    effect = np.zeros((variates, context + horizon))
+    scale = np.ones_like(effect)
+    for variate, found in enumerate(cycles):
+        if found is None:
+            continue
+        if kind == CYCLE and found.several:
+            effect[variate] = found.first
+        else:
+            effect[variate] = found.level + found.all
+            scale[variate] = found.spread
+    target = (series.target - effect[:, :context]) / scale[:, :context]
+    return View(series._replace(target=target), effect[:, context:], scale[:, context:])
 
 
 def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:

@@ -10,7 +10,7 @@ from skpro.distributions.base import BaseDistribution
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference import marginal
-from moirai_moe_forecaster.inference.marginal import Array
+from moirai_moe_forecaster.inference.quantile_grid import Array
 
 
 def _positions(labels: pd.Index, key: Any) -> Any:
@@ -37,7 +37,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
     Parameters
     ----------
     values : array, (row, column, node), or (node,) for a single point
-        Values at the levels ``moirai_moe_forecaster.inference.marginal.NODE_LEVELS``, ascending.
+        Values at the levels `moirai_moe_forecaster.inference.quantile_grid.NODE_LEVELS`, rising.
     ranks : array of int, (row, column, trajectory) or (trajectory,), optional (default=None)
         Rank of every trajectory among all at its point. Samples depend on each other across points
         as the trajectories do; without them points are independent.
@@ -50,7 +50,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
     Examples
     --------
     >>> from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
-    >>> from moirai_moe_forecaster.inference.marginal import NODE_SCORES
+    >>> from moirai_moe_forecaster.inference.quantile_grid import NODE_SCORES
     >>> normal = ForecastDistribution(10 + 2 * NODE_SCORES)
     >>> print(round(normal.mean(), 6), round(normal.var(), 6), round(normal.ppf(0.5), 6))
     10.0 4.0 10.0

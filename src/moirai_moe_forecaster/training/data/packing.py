@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.references import reference_cycles
+from moirai_moe_forecaster.inference.seasonality.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
 from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch, fit_normaliser
 from moirai_moe_forecaster.training.data.corpus import Array, Integers

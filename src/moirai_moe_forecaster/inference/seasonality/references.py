@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from moirai_moe_forecaster.data.series import Array
-from moirai_moe_forecaster.inference.periods import find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import find_all_periods
 from moirai_moe_forecaster.model.reference import Cycles
 
 
 def reference_cycles(signals: Iterable[Array], most: int) -> Cycles:
     """Find up to `most` periods of every signal (time,), NaN where missing."""
-    found = [find_periods(signal, most) for signal in signals]
+    found = find_all_periods(signals, most)
     length = np.zeros((len(found), most), dtype=np.int64)
     strength = np.zeros((len(found), most), dtype=np.float32)
     for row, periods in enumerate(found):

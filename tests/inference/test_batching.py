@@ -10,7 +10,7 @@ import torch
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError, OutOfMemoryError
 from moirai_moe_forecaster.inference import batches
-from moirai_moe_forecaster.inference.batches import Load, automatic_budget, groups
+from moirai_moe_forecaster.inference.batching import Load, automatic_budget, groups
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from tiny_network import tiny_config

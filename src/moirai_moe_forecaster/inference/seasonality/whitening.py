@@ -35,21 +35,25 @@ class Search(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Correlation of the whitened series with itself, by lag up to half the series; (lags,) each.
+    """Correlation of whitened series with themselves, by lag up to half their length.
 
     Attributes
     ----------
-    mean : array
+    mean : array, (series, lags)
         Mean over a lag and its next multiples.
-    score : array
+    score : array, (series, lags)
         In standard deviations of what noise has; 0 where no dip lies before the lag.
-    deviation : array
+    deviation : array, (lags,)
         Standard deviation of the mean if nothing repeats.
     """
 
     mean: Array
     score: Array
     deviation: Array
+
+    def of(self, index: int) -> Correlation:
+        """Keep one series: all of (lags,)."""
+        return Correlation(self.mean[index], self.score[index], self.deviation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,36 +131,35 @@ def _weight(cycles: Array, fastest: float, drift: float) -> Array:
 
 
 def whitened(series: Array, plan: Plan) -> Array:
-    """Periodogram over its background; (bins,).
+    """Periodograms over their backgrounds, (series, bins), of series (series, points).
 
     The background of a bin is the mean logarithm of those around it: lines hardly count there.
     """
     bins = len(plan.weight)
-    power = np.abs(np.fft.rfft(series * plan.taper, plan.size)[:bins]) ** 2
-    total = np.zeros(bins + 1)
-    np.log(power + (1e-9 * power.mean() + 1e-300), out=total[1:])
-    total.cumsum(out=total)
-    low, line_low, line_high, high = plan.window
-    around = total[high] - total[line_high] + total[line_low] - total[low]
-    return power * plan.weight / np.exp(around / plan.inside)
+    power = np.abs(np.fft.rfft(series * plan.taper, plan.size)[:, :bins]) ** 2
+    total = np.zeros((len(series), bins + 1))
+    np.log(power + (1e-9 * power.mean(1, keepdims=True) + 1e-300), out=total[:, 1:])
+    total.cumsum(1, out=total)
+    low, line_low, line_high, high = (total[:, edge] for edge in plan.window)
+    return power * plan.weight / np.exp((high - line_high + line_low - low) / plan.inside)
 
 
-def autocorrelation(spectrum: Array, plan: Plan) -> Correlation:
-    """What a whitened spectrum says of each lag."""
-    correlation = np.fft.irfft(spectrum, plan.size)[: len(plan.taper)]
-    correlation /= max(correlation[0], 1e-300)
+def autocorrelation(spectra: Array, plan: Plan) -> Correlation:
+    """What whitened spectra (series, bins) say of each lag."""
+    correlation = np.fft.irfft(spectra, plan.size)[:, : len(plan.taper)]
+    correlation /= np.maximum(correlation[:, :1], 1e-300)
     lags = len(plan.pairs)
-    mean = np.zeros(lags)
+    mean = np.zeros((len(spectra), lags))
     for k in range(1, MULTIPLES + 1):
-        some = correlation[::k][:lags]
-        mean[: len(some)] += some
+        some = correlation[:, ::k][:, :lags]
+        mean[:, : some.shape[1]] += some
     mean /= plan.pairs
     # Half a period's multiples are periods every other time: what counts is the lag itself, too.
-    mean = np.minimum(mean, 1.5 * correlation[:lags] / plan.overlap)
+    mean = np.minimum(mean, 1.5 * correlation[:, :lags] / plan.overlap)
     score = mean / plan.deviation
-    score[2 * np.minimum.accumulate(mean) > mean] = 0
-    score[: plan.shortest] = 0
-    score[plan.longest + 1 :] = 0
+    score[2 * np.minimum.accumulate(mean, 1) > mean] = 0
+    score[:, : plan.shortest] = 0
+    score[:, plan.longest + 1 :] = 0
     return Correlation(mean, score, plan.deviation)
 
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import SeriesBatch, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import (
+from moirai_moe_forecaster.inference.batching import (
     Load,
     groups,
     halved_when_short,
     limits,
 )
+from moirai_moe_forecaster.inference.options import context_points
+from moirai_moe_forecaster.inference.pretrained import Pretrained
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.model.network import Output
 from moirai_moe_forecaster.model.tokens import TokenBatch
-
-if TYPE_CHECKING:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 TARGET, PAST, KNOWN = "target", "past", "known ahead"
 
@@ -68,54 +68,19 @@ class Embedding(NamedTuple):
 
 
 def embed(
-    self: MoiraiMoEPipeline,
+    pipeline: Pretrained,
     y: Any,
+    covariates: tuple[Any, Any],
+    horizon: int,
+    context_length: int | None,
     *,
-    past_covariates: Any = None,
-    future_covariates: Any = None,
-    horizon: int = 0,
-    context_length: int | None = None,
-    progress: bool = False,
+    progress: bool,
 ) -> Embedding:
-    """Represent series by what the network makes of their patches, after its last layer.
-
-    A series is standardised first, so that level and scale leave no trace. Every patch has seen
-    the ones before it; the pooled representation is the mean over patches (and targets).
-
-    Parameters
-    ----------
-    y, past_covariates, context_length, progress
-        As for `predict`.
-    future_covariates : array or list of arrays, optional
-        (context + horizon, k) per series.
-    horizon : int, default=0
-        How far `future_covariates` reach beyond the context.
-
-    Returns
-    -------
-    Embedding
-        ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
-        both without the series axis when one series was passed that was not in a list.
-
-    Raises
-    ------
-    InvalidInputError
-        If data cannot be used as given; the message names the series.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
-    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
-    >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
-    >>> embedding.pooled.shape, embedding.tokens[1].shape
-    ((2, 192), (1, 7, 192))
-    """
-    covariates = (past_covariates, future_covariates)
-    batch, load = contexts(self, y, covariates, horizon, context_length)
+    """Represent series: `MoiraiMoEPipeline.embed` says how."""
+    batch, load = contexts(pipeline, y, covariates, horizon, context_length)
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(batch.series)
-    for tokens, output in encoded(self, batch, load, progress=progress):
-        hidden = output.hidden[..., : self.config.d_model].flatten(0, 1).float().cpu().numpy()
+    for tokens, output in encoded(pipeline, batch, load, progress=progress):
+        hidden = output.hidden[..., : pipeline.config.d_model].flatten(0, 1).float().cpu().numpy()
         own = tokens.kind == TARGET
         owners = tokens.series[own]
         ends = np.flatnonzero(np.diff(owners, append=-1)) + 1
@@ -128,7 +93,7 @@ def embed(
 
 
 def contexts(
-    pipeline: MoiraiMoEPipeline,
+    pipeline: Pretrained,
     y: Any,
     covariates: tuple[Any, Any],
     horizon: int,
@@ -137,20 +102,22 @@ def contexts(
     """Read series, with past and known-future covariates, whose contexts alone are looked at."""
     if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
         raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
-    length = pipeline.used_context_length(context_length)
+    if context_length is not None:
+        check_count("context_length", context_length)
+    length = context_points(pipeline.config, context_length)
     load = Load(pipeline.config, length, int(horizon), paths=1, reestimated=False)
     return read_series(y, load.horizon, *covariates, length), load
 
 
 @torch.inference_mode()
 def encoded(
-    pipeline: MoiraiMoEPipeline, batch: SeriesBatch, load: Load, *, progress: bool
+    pipeline: Pretrained, batch: SeriesBatch, load: Load, *, progress: bool
 ) -> Iterator[tuple[Tokens, Output]]:
     """Run the network over the contexts of a batch, as forecasting does before it decodes.
 
     Parameters
     ----------
-    pipeline : MoiraiMoEPipeline
+    pipeline : Pretrained
     batch : SeriesBatch
     load : Load
         Its horizon is how far known-future covariates reach beyond the contexts.

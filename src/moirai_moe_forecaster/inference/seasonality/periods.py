@@ -1,21 +1,21 @@
 """Find what repeats in a series: its periods, from the values alone.
 
 Whether something repeats is decided on the whitened series, where noise of any colour has a known
-distribution (:mod:`~moirai_moe_forecaster.inference.whitening`). Which of a period's multiples and
-divisors is meant, and how much of the series repeats, is measured on the values: by how much less
-they differ over a period than over the lags around it.
+distribution (`inference.seasonality.whitening`). Which of a period's multiples and divisors is
+meant, and how much of the series repeats, is measured on the values: by how much less they differ
+over a period than over the lags around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.inference.whitening import (
+from moirai_moe_forecaster.inference.seasonality.whitening import (
     Correlation,
     Search,
     autocorrelation,
@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 MOST_POINTS = 20_000
+POINTS_AT_ONCE = 2**17  # of series that share transforms: more leave a processor's caches
 FEWEST_POINTS = 8
 # Rough cycles have lines everywhere and need every point; smooth ones have a line or two among
 # the lowest frequencies, and need a clean background there.
@@ -78,37 +79,99 @@ def find_periods(values: Array, most: int = 3) -> list[Period]:
     list of Period
         The primary one first; empty where nothing repeats.
     """
-    observed, series = _prepared(np.asarray(values, dtype=np.float64)[-MOST_POINTS:])
-    if not series.any():
-        return []
-    searches = SEARCHES if len(series) >= FEWEST_POINTS_SMOOTH else SEARCHES[:1]
-    plans = [plan_for(len(series), search) for search in searches]
-    variogram = cache(partial(_variogram, series, observed))
-    spectra = [whitened(series, plan) for plan in plans]
-    found: list[Period] = []
-    while len(found) < most:
-        correlations = [autocorrelation(*pair) for pair in zip(spectra, plans, strict=True)]
-        scores = [correlation.score.max() for correlation in correlations]
-        margins = [
-            float(score) - search.detected for score, search in zip(scores, searches, strict=True)
-        ]
-        best = int(np.argmax(margins))
-        length = int(correlations[best].score.argmax())
-        margin = margins[best] + _ease(series, length, variogram)
-        if margin <= 0:
-            break
-        chain = _cycles(length, correlations[best], variogram(length))
-        if not found:
-            chain = _inner(chain[0][0], correlations[0], variogram(chain[0][0])) + chain
-        new = _measured(chain, min(margin / SURE, 1.0), variogram(chain[-1][0]), found)
-        if not new:
-            break
-        found += new
-        spectra = [
-            without_period(spectrum, chain[-1][0], plan)
+    return find_all_periods([values], most)[0]
+
+
+def find_all_periods(signals: Iterable[Array], most: int = 3) -> list[list[Period]]:
+    """Find the periods of many series, each as `find_periods` does.
+
+    Series of equal lengths share their transforms.
+    """
+    parts = [_observed(np.asarray(values, dtype=np.float64)[-MOST_POINTS:]) for values in signals]
+    found: list[list[Period]] = [[] for _ in parts]
+    alike: dict[int, list[int]] = {}
+    for index, (_, series) in enumerate(parts):
+        alike.setdefault(len(series), []).append(index)
+    for points, members in alike.items():
+        at_once = max(POINTS_AT_ONCE // max(points, 1), 1)
+        for start in range(0, len(members) if points else 0, at_once):
+            some = members[start : start + at_once]
+            rows = _standardised(np.stack([parts[index][1] for index in some]))
+            kept = np.flatnonzero(rows.any(1))
+            masks = [parts[some[row]][0] for row in kept]
+            for row, periods in zip(kept, _search(rows[kept], masks, most), strict=True):
+                found[some[row]] = periods
+    return found
+
+
+def _search(rows: Array, observed: Sequence[Mask], most: int) -> list[list[Period]]:
+    """Periods of standardised series (series, points)."""
+    searches = SEARCHES if rows.shape[1] >= FEWEST_POINTS_SMOOTH else SEARCHES[:1]
+    plans = [plan_for(rows.shape[1], search) for search in searches]
+    spectra = [whitened(rows, plan) for plan in plans]
+    variograms = [
+        cache(partial(_variogram, series, mask))
+        for series, mask in zip(rows, observed, strict=True)
+    ]
+    found: list[list[Period]] = [[] for _ in rows]
+    active = np.arange(len(rows)) if most else np.arange(0)
+    while len(active):
+        correlations = [
+            autocorrelation(spectrum[active], plan)
             for spectrum, plan in zip(spectra, plans, strict=True)
         ]
-    return found[:most]
+        margins = np.stack(
+            [
+                correlation.score.max(1) - search.detected
+                for correlation, search in zip(correlations, searches, strict=True)
+            ]
+        )
+        going = []
+        for place, row in enumerate(active):
+            best = int(margins[:, place].argmax())
+            chain, certain = _detected(
+                rows[row],
+                correlations[best].of(place),
+                correlations[0].of(place),
+                float(margins[best, place]),
+                variograms[row],
+                first=not found[row],
+            )
+            longest = chain[-1][0] if chain else 0
+            new = chain and _measured(chain, certain, variograms[row](longest), found[row])
+            if not new:
+                continue
+            found[row] += new
+            if len(found[row]) < most:
+                going.append(row)
+                for spectrum, plan in zip(spectra, plans, strict=True):
+                    spectrum[row] = without_period(spectrum[row], longest, plan)
+        active = np.array(going, dtype=np.intp)
+    return [periods[:most] for periods in found]
+
+
+def _detected(
+    series: Array,
+    correlation: Correlation,
+    rough: Correlation,
+    margin: float,
+    variogram: Callable[[int], Array],
+    *,
+    first: bool,
+) -> tuple[list[tuple[int, float]], float]:
+    """Cycles that nest into each other around the best lag, and how certain they are, 0 to 1.
+
+    `margin` is what the best score lies above detection; `rough` is the first search's.
+    """
+    length = int(correlation.score.argmax())
+    if margin < SURE:
+        margin += _ease(series, length, variogram)
+    if margin <= 0:
+        return [], 0.0
+    chain = _cycles(length, correlation, variogram(length))
+    if first:
+        chain = _inner(chain[0][0], rough, variogram(chain[0][0])) + chain
+    return chain, min(margin / SURE, 1.0)
 
 
 def _ease(series: Array, length: int, variogram: Callable[[int], Array]) -> float:
@@ -126,8 +189,8 @@ def _ease(series: Array, length: int, variogram: Callable[[int], Array]) -> floa
     return EASE * float(np.clip((share - CLEAN[0]) / (CLEAN[1] - CLEAN[0]), 0, 1))
 
 
-def _prepared(values: Array) -> tuple[Mask, Array]:
-    """Which points are observed, and the series without gaps, outliers and trend; (time,) both."""
+def _observed(values: Array) -> tuple[Mask, Array]:
+    """Which points are observed, and the series without gaps, from its first one to its last."""
     observed = np.isfinite(values)
     known = np.flatnonzero(observed)
     if len(known) < FEWEST_POINTS:
@@ -136,22 +199,28 @@ def _prepared(values: Array) -> tuple[Mask, Array]:
     # squares neither overflow nor vanish; a power of two changes no digit
     values = np.ldexp(values, -np.frexp(np.abs(values[known]).max())[1])
     observed, series = observed[span], values[span]
-    points = len(series)
-    if len(known) < points:
+    if len(known) < len(series):
         # A line leaves no trace of when values are missing; a constant would, of nights, say.
         series = np.interp(np.arange(known[0], known[-1] + 1), known, values[known])
+    return observed, series
+
+
+def _standardised(rows: Array) -> Array:
+    """Take outliers and trend out of series (series, points), and their unit; 0 if no more is."""
+    points = rows.shape[1]
+    largest = np.abs(rows).max(1, keepdims=True)
     tail = points // 10
-    low, high = np.partition(series, (tail, points - 1 - tail))[[tail, -1 - tail]]
-    if high > low:
-        series = np.clip(series, 2 * low - high, 2 * high - low)
-    series = series - series.mean()
+    ordered = np.partition(rows, (tail, points - 1 - tail), axis=1)
+    low, high = ordered[:, [tail]], ordered[:, [-1 - tail]]
+    spread = high - low
+    rows = np.where(spread > 0, np.clip(rows, low - spread, high + spread), rows)
+    rows = rows - rows.mean(1, keepdims=True)
     time = np.arange(points) - (points - 1) / 2
-    series -= time * (time @ series / (time @ time))
-    spread = np.abs(series).max()
+    rows = rows - (rows * time).sum(1, keepdims=True) / (time @ time) * time
+    sizes = np.abs(rows).max(1, keepdims=True)
     # What rounding leaves of a constant or a line is no series.
-    if spread <= 1e-9 * np.abs(values[known]).max():
-        return observed[:0], series[:0]
-    return observed, series / spread
+    some = sizes > 1e-9 * largest
+    return np.where(some, rows / np.where(some, sizes, 1.0), 0.0)
 
 
 def _cycles(length: int, correlation: Correlation, variogram: Array) -> list[tuple[int, float]]:

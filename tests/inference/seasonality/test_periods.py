@@ -9,7 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from moirai_moe_forecaster.inference.periods import Period, find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import (
+    Period,
+    find_all_periods,
+    find_periods,
+)
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator
@@ -298,7 +302,19 @@ def test_strength_falls_to_zero_continuously() -> None:
 def test_scipy_is_not_imported() -> None:
     code = (
         "import sys, importlib.util as u; import numpy;"
-        "import moirai_moe_forecaster.inference.periods;"
+        "import moirai_moe_forecaster.inference.seasonality.periods;"
         "assert 'scipy' not in sys.modules and 'pandas' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_series_found_together_are_found_as_alone() -> None:
+    """Lengths, gaps and what shares a transform with a series change nothing about it."""
+    rng = np.random.default_rng(0)
+    series = [table(rng, 24, 480) for _ in range(3)] + [rng.normal(size=480).cumsum()]
+    series += [np.where(rng.random(300) < 0.1, np.nan, table(rng, 7, 300)), np.full(300, 2.0)]
+    series += [np.array([]), np.full(20, np.nan), table(rng, 12, 300)]
+    together = find_all_periods(series, 2)
+    assert [bool(found) for found in together] == [True] * 3 + [False, True] + [False] * 3 + [True]
+    assert together == [find_periods(values, 2) for values in series]
+    assert find_all_periods(series[::-1], 2) == together[::-1]
