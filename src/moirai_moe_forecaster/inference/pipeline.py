@@ -13,9 +13,9 @@ from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport
+    from moirai_moe_forecaster.tuning.fine_tune_config import Callback
     from moirai_moe_forecaster.tuning.lora import LoraConfig
     from moirai_moe_forecaster.tuning.modes import Mode
-    from moirai_moe_forecaster.tuning.run import Callback
 
 
 class MoiraiMoEPipeline(Predictor):
@@ -204,7 +204,7 @@ class MoiraiMoEPipeline(Predictor):
         resume : bool, default=False
             Go on from the state in `output`; data and arguments must be the same.
         callbacks : iterable of callable, default=()
-            Called with every evaluation (`training.judging.Evaluation`); True stops the training.
+            Called with every evaluation (`tuning.validation.Evaluation`); True stops the training.
         progress : bool, default=True
             Show a progress bar.
         random_state : int, numpy Generator or RandomState, optional
@@ -241,15 +241,12 @@ class MoiraiMoEPipeline(Predictor):
         >>> tuned.predict(y, horizon=12).median.shape
         (4, 12)
         """
-        from moirai_moe_forecaster.tuning.fine_tune import fine_tune as tuned
+        from moirai_moe_forecaster.tuning.fine_tune import fine_tune
+        from moirai_moe_forecaster.tuning.fine_tune_config import FineTuneConfig
 
-        return tuned(
-            self,
-            y,
+        config = FineTuneConfig(
             horizon=horizon,
             mode=mode,
-            past_covariates=past_covariates,
-            future_covariates=future_covariates,
             validation=validation,
             max_steps=max_steps,
             learning_rate=learning_rate,
@@ -267,3 +264,5 @@ class MoiraiMoEPipeline(Predictor):
             progress=progress,
             random_state=random_state,
         )
+        covariates = {"past_covariates": past_covariates, "future_covariates": future_covariates}
+        return fine_tune(self, y, config, **covariates)
