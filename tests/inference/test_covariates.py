@@ -132,7 +132,9 @@ class TestRegression:
 
 
 class TestTakingOut:
-    LOAD = Load(tiny_network().config, 512, H, 1, False)
+    LOAD = Load(
+        config=tiny_network().config, context_length=512, horizon=H, paths=1, reestimated=False
+    )
 
     def test_variates_have_effects_of_their_own(self) -> None:
         x = noise(N + H)

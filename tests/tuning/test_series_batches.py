@@ -117,7 +117,13 @@ def test_a_window_is_what_a_forecast_from_its_context_shows_the_network(
     (rest,), (effect,) = take_out(
         network,
         [Series(item.target[:, :context], item.past[:, :context], item.future)],
-        Load(network.config, context, horizon, 1, False),
+        Load(
+            config=network.config,
+            context_length=context,
+            horizon=horizon,
+            paths=1,
+            reestimated=False,
+        ),
     )
     left = item.target[0, context:] - effect[0]
     unit = (left - rest.target.mean()) / rest.target.std(ddof=1)

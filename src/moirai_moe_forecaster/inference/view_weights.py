@@ -10,7 +10,7 @@ and with the strength of its cycle, to nothing where detection ends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,7 +44,8 @@ IMPLAUSIBLE = 10
 """Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Rule:
     """How losses and strengths of cycles become weights, chosen on held-out data.
 
     Attributes
@@ -69,7 +70,7 @@ class Rule(NamedTuple):
 
 
 RULE = Rule()
-NAMED = RULE._replace(prior=0.1)
+NAMED = replace(RULE, prior=0.1)
 """For periods that a user names: views with and without them start even."""
 
 
@@ -222,7 +223,9 @@ def _hindcast_losses(
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
             memory = max(spans[index] / size, 1.0)
-            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            hindcasts.append(
+                Hindcast(series=series, stretch=steps // size, memory=memory, scale=view.scale)
+            )
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True

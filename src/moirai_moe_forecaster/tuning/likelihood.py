@@ -100,7 +100,9 @@ def left_to_network(
         What is left of them.
     """
     length = max(series.target.shape[1] for series in contexts)
-    load = Load(network.config, length, horizon, 1, False)
+    load = Load(
+        config=network.config, context_length=length, horizon=horizon, paths=1, reestimated=False
+    )
     rests, effects = take_out(network, contexts, load)
     return rests, [future - effect for future, effect in zip(futures, effects, strict=True)]
 
