@@ -27,9 +27,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from moirai_moe_forecaster.data.arguments import read_season_length
-from moirai_moe_forecaster.inference.dataframe import FrameForecast
-from moirai_moe_forecaster.inference.options import seasons_looked_for
+    from moirai_moe_forecaster.inference.dataframe import FrameForecast
 
 LEVELS = [0.1, 0.5, 0.9]
 MOST_PICTURES = 12
@@ -81,8 +79,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
     future = None if arguments.future is None else read_future(arguments, data)
+    from moirai_moe_forecaster.data.arguments import read_season_length
     from moirai_moe_forecaster.data.panel import Columns
     from moirai_moe_forecaster.inference.dataframe import forecast_frame, result_levels
+    from moirai_moe_forecaster.inference.options import seasons_looked_for
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     known = [name for name in arguments.covariates if future is not None and name in future]
