@@ -14,7 +14,7 @@ from skpro.utils import check_estimator
 
 from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS, NODE_SCORES
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS, NODE_SCORES
 from work import calls
 
 

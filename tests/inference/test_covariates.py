@@ -9,7 +9,7 @@ import pytest
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.regression import explained, make_terms
 from tiny_network import tiny_network
@@ -132,7 +132,9 @@ class TestRegression:
 
 
 class TestTakingOut:
-    LOAD = Load(tiny_network().config, 512, H, 1, False)
+    LOAD = Load(
+        config=tiny_network().config, context_length=512, horizon=H, paths=1, reestimated=False
+    )
 
     def test_variates_have_effects_of_their_own(self) -> None:
         x = noise(N + H)

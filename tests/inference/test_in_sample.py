@@ -9,7 +9,7 @@ from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Array, Series, read_series
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
 from moirai_moe_forecaster.inference.in_sample_parts import Positions, first_parts, make_parts
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from tiny_network import tiny_network

@@ -94,7 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     def panel(columns: str | list[str]) -> Any:
         freq = read_freq(arguments.freq)
-        return read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+        return read_panel(
+            data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
+        )
 
     y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
     covariates = panel(arguments.covariates) if arguments.covariates else None

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.regression import explained
 from moirai_moe_forecaster.model.network import MoiraiMoE

@@ -11,20 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.options import (
     ForecastOptions,
     history_points,
     regresses,
     seasons_looked_for,
 )
-from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.randomness import series_seed
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
     Draw,
     Marginal,
@@ -35,6 +33,7 @@ from moirai_moe_forecaster.inference.rollout import (
     reestimated_rollout,
     seeded_draw,
 )
+from moirai_moe_forecaster.inference.sampling import series_seed
 from moirai_moe_forecaster.inference.seasons import KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views

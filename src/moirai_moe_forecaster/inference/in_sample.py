@@ -14,14 +14,14 @@ Before it nothing is known, and the forecast is the network's for no data: aroun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.in_sample_parts import (
     Part,
     Positions,
@@ -29,14 +29,15 @@ from moirai_moe_forecaster.inference.in_sample_parts import (
     make_parts,
     second_weight,
 )
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.options import context_points
 from moirai_moe_forecaster.inference.prompt import make_prompt
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class InSamplePlan:
     """What is asked of one series.
 
     Attributes
@@ -57,7 +58,8 @@ class Plan(NamedTuple):
     parts: dict[int, Part]
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class InSampleWindow:
     """Part of a context that one pass goes over.
 
     Attributes
@@ -110,10 +112,12 @@ def in_sample_nodes(
     Returns
     -------
     list of ndarray, (position, variate, node)
-        Values at the levels of `inference.marginal`.
+        Values at the levels of `inference.quantile_grid`.
     """
     config = network.config
-    load = Load(config, config.max_seq_len * config.patch_size, 1, 1, False)
+    load = Load(
+        config=config, context_length=context_points(config), horizon=1, paths=1, reestimated=False
+    )
     plans = [
         _plan(series, where, load.context_length, season_length, regress=regress)
         for series, where in zip(batch, positions, strict=True)
@@ -138,12 +142,12 @@ def in_sample_nodes(
 
 def _plan(
     series: Series, positions: Positions, length: int, season_length: SeasonLength, *, regress: bool
-) -> Plan:
+) -> InSamplePlan:
     context = series.last(length)
     sources = _sources(context.target, positions)
     first = first_parts(context)
     parts = make_parts(series, first, np.unique(sources), season_length, regress=regress)
-    return Plan(context, sources, first, parts)
+    return InSamplePlan(context=context, sources=sources, first=first, parts=parts)
 
 
 def _sources(target: Array, positions: Positions) -> Positions:
@@ -153,7 +157,9 @@ def _sources(target: Array, positions: Positions) -> Positions:
     return np.maximum(positions[:, None] + (positions[:, None] == first), 1)
 
 
-def _windows(owner: int, plan: Plan, config: ModelConfig, regress: bool) -> list[Window]:
+def _windows(
+    owner: int, plan: InSamplePlan, config: ModelConfig, regress: bool
+) -> list[InSampleWindow]:
     """Windows of one series that together forecast all its positions once in each view."""
     size, series = config.patch_size, plan.context
     judged = (position for part in plan.parts.values() for position in part.judged)
@@ -168,12 +174,21 @@ def _windows(owner: int, plan: Plan, config: ModelConfig, regress: bool) -> list
         future = series.future[: 0 if regress else None, : end + size * config.output_patches]
         for view, effect in enumerate(plan.parts[part].effects):
             cut = Series(series.target[:, :end] - effect[:, :end], past, future)
-            windows.append(Window(owner, view, cut, prefix, wanted, effect[:, wanted]))
+            windows.append(
+                InSampleWindow(
+                    owner=owner,
+                    view=view,
+                    series=cut,
+                    prefix=prefix,
+                    wanted=wanted,
+                    effect=effect[:, wanted],
+                )
+            )
     return windows
 
 
 @torch.inference_mode()
-def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
+def _forecast(network: MoiraiMoE, windows: Sequence[InSampleWindow]) -> list[Array]:
     """Nodes (wanted, variate, node) of every window, all of them in one pass."""
     config = network.config
     device = next(network.parameters()).device
@@ -203,7 +218,7 @@ def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
     ]
 
 
-def _averaged(plan: Plan, found: Sequence[Mapping[int, Array]]) -> Array:
+def _averaged(plan: InSamplePlan, found: Sequence[Mapping[int, Array]]) -> Array:
     """Nodes (position, variate, node) of one series from those of every position and view."""
     nodes = dict(found[0])
     for length, part in plan.parts.items():

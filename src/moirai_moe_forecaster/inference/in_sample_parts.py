@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.regression import explained
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import periods_of

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.config import Precision
+from moirai_moe_forecaster.inference.encode import Embedding, embed
 from moirai_moe_forecaster.inference.predicting import Predictor
-from moirai_moe_forecaster.inference.randomness import RandomState
-from moirai_moe_forecaster.inference.representation import Embedding, embed
+from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport

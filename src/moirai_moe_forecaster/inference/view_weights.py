@@ -1,24 +1,24 @@
 """What repeats in each series, and how far forecasts that carry it on are to be trusted.
 
-Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
-the views with and without cycles are earned: the network forecasts the last stretch of the context
-from what comes before it in each view, with everything (periods, cycles, covariates' effect,
-normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
-the strength of its cycle, to nothing where detection ends.
+Periods come from the values alone (`inference.seasonality.periods`) or are named by the user. The
+weights of the views with and without cycles are earned: the network forecasts the last stretch of
+the context from what comes before it in each view, with everything (periods, cycles, covariates'
+effect, normaliser) found anew on that part. A view's weight falls with the loss that it had there,
+and with the strength of its cycle, to nothing where detection ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
-from moirai_moe_forecaster.inference.periods import Period, find_all_periods
+from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
     KINDS,
@@ -44,7 +44,8 @@ IMPLAUSIBLE = 10
 """Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Rule:
     """How losses and strengths of cycles become weights, chosen on held-out data.
 
     Attributes
@@ -69,7 +70,7 @@ class Rule(NamedTuple):
 
 
 RULE = Rule()
-NAMED = RULE._replace(prior=0.1)
+NAMED = replace(RULE, prior=0.1)
 """For periods that a user names: views with and without them start even."""
 
 
@@ -222,7 +223,9 @@ def _hindcast_losses(
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
             memory = max(spans[index] / size, 1.0)
-            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            hindcasts.append(
+                Hindcast(series=series, stretch=steps // size, memory=memory, scale=view.scale)
+            )
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True

@@ -20,21 +20,22 @@ peaks by day), which their mirror image lacks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasonality.cycles import ContinuedCycles, find_cycles
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
 
 CLEAR = 0.1
 """Strength of a further period from which on all of its cycle is taken out."""
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class View:
     """One way to look at a series.
 
     Attributes
@@ -52,7 +53,7 @@ class View(NamedTuple):
     def mirrored(self) -> View:
         """Turn the targets upside down; covariates stay."""
         series = self.series._replace(target=-self.series.target)
-        return View(series, self.effect, -self.scale)
+        return View(series=series, effect=self.effect, scale=-self.scale)
 
 
 def make_views(
@@ -84,7 +85,11 @@ def _view(
 ) -> View:
     variates, context = series.target.shape
     if kind == PLAIN:
-        return View(series, np.zeros((variates, horizon)), np.ones((variates, horizon)))
+        return View(
+            series=series,
+            effect=np.zeros((variates, horizon)),
+            scale=np.ones((variates, horizon)),
+        )
     effect = np.zeros((variates, context + horizon))
     scale = np.ones_like(effect)
     for variate, found in enumerate(cycles):
@@ -96,7 +101,11 @@ def _view(
             effect[variate] = found.level + found.all
             scale[variate] = found.spread
     target = (series.target - effect[:, :context]) / scale[:, :context]
-    return View(series._replace(target=target), effect[:, context:], scale[:, context:])
+    return View(
+        series=series._replace(target=target),
+        effect=effect[:, context:],
+        scale=scale[:, context:],
+    )
 
 
 def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:

@@ -8,8 +8,8 @@ forecast the later repetitions best from those before them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,8 @@ LEAST_SPREAD = 0.1
 """What is added to the spread of every phase, as a share of the usual one."""
 
 
-class ContinuedCycles(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ContinuedCycles:
     """All cycles of a series, continued.
 
     Attributes
@@ -83,7 +84,9 @@ def find_cycles(
     level, spread = _level_and_spread(rest, lengths[0])
     first, total, level = (np.ldexp(part, exponent) for part in (parts[0], parts.sum(0), level))
     spread = spread[phases % lengths[0]]
-    return ContinuedCycles(first, total, float(level), spread, len(lengths) > 1)
+    return ContinuedCycles(
+        first=first, all=total, level=float(level), spread=spread, several=len(lengths) > 1
+    )
 
 
 def cycle_shape(values: Array, length: int, ahead: int = 1) -> Array:
