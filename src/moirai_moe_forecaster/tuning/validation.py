@@ -147,7 +147,7 @@ def evaluate(
     )
     labels = np.concatenate([window.label for window in windows])
     rows = [row for context in contexts for row in context.target]
-    prediction = Prediction(levels, found, found[:, levels.index(0.5)])
+    prediction = Prediction.of(levels, found)
     terms = score_terms(labels, rows, 1, prediction, metrics)
     wql = terms["WQL"]
     losses = WindowLosses(
