@@ -1,5 +1,8 @@
 """Settings and fixtures for all tests."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +10,8 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from tiny_network import tiny_network
 
 torch.set_num_threads(1)
+# what reads and scores benchmark sets is beside the scripts, not in the package
+sys.path.append(str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 
 
 @pytest.fixture(scope="session")

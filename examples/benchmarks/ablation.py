@@ -17,26 +17,22 @@ import json
 import logging
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmark_sets.tasks import Task, read_task, score_naive, score_pipeline
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, MoiraiMoEPipeline, TrainConfig, pretrain
 from moirai_moe_forecaster.checkpoint import save_checkpoint
-from moirai_moe_forecaster.evaluation import (
-    Task,
-    geometric_mean,
-    read_task,
-    score_naive,
-    score_pipeline,
-)
+from moirai_moe_forecaster.evaluation import geometric_mean
+from moirai_moe_forecaster.model.moe import expert_counts
+from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.centroids import centroids_from
 from moirai_moe_forecaster.training.data.batches import validation_batches
 from moirai_moe_forecaster.training.data.corpus import Source, hold_out, read_corpus
-from moirai_moe_forecaster.training.expert_load import expert_load
 from moirai_moe_forecaster.training.monitoring import METRICS_FILE
 from moirai_moe_forecaster.training.pretrain import VALIDATION_ROWS
 from moirai_moe_forecaster.training.state import STATE_FILE
@@ -128,7 +124,7 @@ def table(
             *(f"{count:,}" for count in network.parameter_counts()),
             likelihood,
             *relative_scores(network, tasks),
-            *balance(expert_load(network, (batch.tokens for batch in batches))),
+            *balance(expert_shares(network, (batch.tokens for batch in batches))),
             speed,
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -149,6 +145,17 @@ def relative_scores(network: MoiraiMoE, tasks: Sequence[Task]) -> tuple[str, str
     mase = geometric_mean([ours.mase / naive.mase for ours, naive in pairs])
     wql = geometric_mean([ours.wql / naive.wql for ours, naive in pairs])
     return f"{mase:.3f}", f"{wql:.3f}"
+
+
+@torch.no_grad()
+def expert_shares(network: MoiraiMoE, batches: Iterable[TokenBatch]) -> Tensor:
+    """Shares of each layer's choices that every expert gets, (layer, expert), padding left out."""
+    counts = torch.zeros(network.config.num_layers, network.config.num_experts)
+    for tokens in batches:
+        valid = (tokens.sample_id > 0).flatten()
+        for layer, routing in enumerate(network.encode(tokens).routings):
+            counts[layer] += expert_counts(routing, valid)
+    return counts / counts.sum(1, keepdim=True)
 
 
 def balance(load: Tensor) -> tuple[str, str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark_sets.tasks import read_task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import LEVELS, geometric_mean, read_task
+from moirai_moe_forecaster.evaluation import LEVELS, geometric_mean
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
 
 QUARTERS = 4

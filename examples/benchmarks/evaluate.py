@@ -16,12 +16,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import SetResult, evaluate_sets, read_task
-from moirai_moe_forecaster.evaluation.comparison import compare_models
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE
-from moirai_moe_forecaster.evaluation.peers import PEERS, Peer
-from moirai_moe_forecaster.evaluation.report import (
+from benchmark_sets.forecasts import BASELINE
+from benchmark_sets.results import SetResult, compare_models, evaluate_sets
+from benchmark_sets.tables import (
     calibration_table,
     group_table,
     markdown,
@@ -30,6 +27,9 @@ from moirai_moe_forecaster.evaluation.report import (
     scores_frame,
     set_table,
 )
+from benchmark_sets.tasks import read_task
+from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.evaluation.peers import PEERS, Peer
 
 BUNDLED = "bundled"
 

@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmark_sets.forecasts import predict_task
+from benchmark_sets.tables import markdown
+from benchmark_sets.tasks import Task, read_task, split_task
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Array
-from moirai_moe_forecaster.evaluation import Task, geometric_mean, read_task, split_task
-from moirai_moe_forecaster.evaluation.forecasters import predict_task
+from moirai_moe_forecaster.evaluation import geometric_mean
 from moirai_moe_forecaster.evaluation.metrics import score_terms
-from moirai_moe_forecaster.evaluation.report import markdown
 
 METRICS = ("MASE", "WQL", "coverage_50", "coverage_80", "coverage_95")
 PERIOD = 37

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 
+from benchmark_sets.tasks import Task, score_naive, score_pipeline
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import Task, geometric_mean, score_naive, score_pipeline
+from moirai_moe_forecaster.evaluation import geometric_mean
 from moirai_moe_forecaster.training.data.corpus import hold_out, read_corpus
 
 SERIES_PER_TASK = 40

@@ -23,7 +23,7 @@ import torch
 
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, MoiraiMoEPipeline
 from moirai_moe_forecaster.checkpoint import save_checkpoint
-from moirai_moe_forecaster.inference.pipeline import DEFAULT_PATHS
+from moirai_moe_forecaster.inference.options import DEFAULT_PATHS
 
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 PEAK_SIZE = 2048

@@ -26,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 
+from benchmark_sets.tables import markdown
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import Task, paired_bootstrap
+from moirai_moe_forecaster.evaluation import paired_bootstrap
 from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, score_terms
-from moirai_moe_forecaster.evaluation.report import markdown
 from moirai_moe_forecaster.training.data.corpus import hold_out, read_corpus
 
 HORIZONS = (480, 720)
@@ -82,7 +83,7 @@ def predict(pipeline: MoiraiMoEPipeline, task: Task) -> Prediction:
     """Quantiles at the levels of WQL; the median is the point."""
     forecast = pipeline.predict(task.contexts, task.horizon, random_state=0)
     quantiles = forecast.quantile(LEVELS)
-    return Prediction(LEVELS, quantiles, quantiles[:, LEVELS.index(0.5)])
+    return Prediction.of(LEVELS, quantiles)
 
 
 def signs(task: Task, prediction: Prediction) -> list[str]:

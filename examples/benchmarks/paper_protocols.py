@@ -4,7 +4,7 @@
 
 Reads .tsf, arrow and parquet files, or folders of arrow files, below FOLDER, named as the Monash
 archive, uni2ts or GIFT-Eval do. The protocols, and where the published figures are from, are in
-`moirai_moe_forecaster.evaluation.protocols`. With ``--output``, a second run goes on.
+`benchmark_sets.protocols`. With ``--output``, a second run goes on.
 """
 
 # %%
@@ -14,17 +14,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark_sets.forecasts import BASELINE
+from benchmark_sets.protocols import PROTOCOLS, PUBLISHED_AGGREGATES, find_protocols, read_protocol
+from benchmark_sets.results import SetResult, evaluate_sets
+from benchmark_sets.tables import markdown
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import SetResult, evaluate_sets, geometric_mean
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE
+from moirai_moe_forecaster.evaluation import geometric_mean
 from moirai_moe_forecaster.evaluation.metrics import relative
-from moirai_moe_forecaster.evaluation.protocols import (
-    PROTOCOLS,
-    PUBLISHED_AGGREGATES,
-    find_protocols,
-    read_protocol,
-)
-from moirai_moe_forecaster.evaluation.report import markdown
 
 OURS = "ours"
 METRICS = {"monash": ("MAE",), "zero-shot": ("WQL", "MASE")}

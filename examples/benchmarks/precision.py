@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark_sets.tasks import read_task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import LEVELS, read_task
+from moirai_moe_forecaster.evaluation import LEVELS
 
 
 def main() -> None:

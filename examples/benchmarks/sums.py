@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark_sets.tasks import read_task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import read_task
 
 SAMPLES = 400
 

@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from moirai_moe_forecaster import ModelConfig, TrainConfig
 from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.distributed import joined_processes
-from moirai_moe_forecaster.training.flops import peak_flops, training_flops
+from moirai_moe_forecaster.training.monitoring import peak_flops, training_flops
 from moirai_moe_forecaster.training.objective import MicroBatch, micro_batch
 from moirai_moe_forecaster.training.state import new_state
 from moirai_moe_forecaster.training.step import train_step

@@ -5,10 +5,10 @@
 
     python examples/benchmarks/validation.py FOLDER --options '{"season_length": null}' '{}'
 
-FOLDER is as `evaluation.validation` reads it. Every model is run with every set of options. Prints,
-relative to seasonal naive: scores by source, frequency and term, and geometric means by group; of
-several variants also the ratios of their errors to the first one's, worst first. With ``--output``,
-results are stored there as they come, and a second run goes on.
+FOLDER is as `benchmark_sets.validation` reads it. Every model is run with every set of options.
+Prints, relative to seasonal naive: scores by source, frequency and term, and geometric means by
+group; of several variants also the ratios of their errors to the first one's, worst first. With
+``--output``, results are stored there as they come, and a second run goes on.
 """
 
 # %%
@@ -23,9 +23,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import Variant, evaluate_sets, read_validation
-from moirai_moe_forecaster.evaluation.validation_report import (
+from benchmark_sets.results import evaluate_sets
+from benchmark_sets.validation import read_validation
+from benchmark_sets.validation_tables import (
     group_ratios,
     group_table,
     ratio_table,
@@ -33,6 +33,8 @@ from moirai_moe_forecaster.evaluation.validation_report import (
     task_scores,
     task_table,
 )
+from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster.evaluation import Variant
 
 BUNDLED = "bundled"
 METRICS = ("MASE", "WQL", "coverage_80")

@@ -41,7 +41,7 @@ def made(count: int) -> dict[str, list[np.ndarray]]:
 
 def real(folder: Path, count: int) -> list[np.ndarray]:
     """Ends of contexts of all tasks alike, over and over if there are too few."""
-    from moirai_moe_forecaster.evaluation.validation import read_validation
+    from benchmark_sets.validation import read_validation
 
     contexts = [part[-CONTEXT:] for task in read_validation(folder) for part in task.task.contexts]
     usable = [part for part in contexts if len(part) == CONTEXT and np.isfinite(part).mean() > 0.5]

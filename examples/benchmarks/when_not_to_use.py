@@ -24,22 +24,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from held_out import tasks as held_out_tasks
 
+from benchmark_sets.forecasts import BASELINE
+from benchmark_sets.results import SetResult, compare_models, evaluate_sets
+from benchmark_sets.tables import GROUPS, frequency_group, markdown
+from benchmark_sets.tasks import Task
+from benchmark_sets.validation import read_validation
+from held_out import tasks as held_out_tasks
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.evaluation import (
-    Comparison,
-    SetResult,
-    Task,
-    evaluate_sets,
-    geometric_mean,
-    read_validation,
-    seasonal_naive,
-)
-from moirai_moe_forecaster.evaluation.comparison import compare_models
-from moirai_moe_forecaster.evaluation.forecasters import BASELINE
+from moirai_moe_forecaster.evaluation import Comparison, geometric_mean, seasonal_naive
 from moirai_moe_forecaster.evaluation.peers import Peer
-from moirai_moe_forecaster.evaluation.report import GROUPS, frequency_group, markdown
 
 OURS = "bundled"
 PEERS = ("AutoETS", "AutoTheta")

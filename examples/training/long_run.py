@@ -26,7 +26,7 @@ import torch
 from moirai_moe_forecaster import ModelConfig, MoiraiMoE, TrainConfig, pretrain
 from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint
 from moirai_moe_forecaster.training.data.corpus import read_corpus
-from moirai_moe_forecaster.training.growth import grown
+from moirai_moe_forecaster.training.initial import grown
 from moirai_moe_forecaster.training.state import STATE_FILE, saved_model
 
 CORPUS = Path(__file__).parents[2] / "docs" / "second_corpus.json"

@@ -49,7 +49,7 @@ def test_hours_of_the_wall_clock_pass_daylight_saving(step: str) -> None:
 
 def test_a_repeated_hour_of_the_wall_clock_keeps_both_rows() -> None:
     hours = pd.DatetimeIndex(["2023-10-29 00:30", "2023-10-29 01:30", "2023-10-30 01:30"], tz="UTC")
-    frame = read(hours.tz_convert("Europe/Berlin"))
+    frame = read(hours.tz_convert("Europe/Berlin"), freq="h")
     assert np.nansum(frame.values) == 3.0
     assert (~np.isnan(frame.values)).sum() == 3
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmark_sets.results import evaluate_sets
+from benchmark_sets.tasks import Task
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation import Task, evaluate_sets, seasonal_naive
+from moirai_moe_forecaster.evaluation import seasonal_naive
 from moirai_moe_forecaster.evaluation.metrics import LEVELS
 from moirai_moe_forecaster.evaluation.peers import PEERS, Peer, fill
 

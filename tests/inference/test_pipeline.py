@@ -530,11 +530,11 @@ def test_bfloat16_is_close_to_float32(conventions: dict[str, Any]) -> None:
     assert np.isfinite(half.predict(y, 40, num_paths=3).samples).all()
 
 
-def test_a_trained_network_is_put_into_evaluation_mode_and_keeps_no_gradients() -> None:
+def test_a_network_keeps_its_mode_and_gets_no_gradients() -> None:
     network = copy.deepcopy(tiny_network()).requires_grad_(True).train()
     pipeline = MoiraiMoEPipeline(network)
-    assert not network.training
     pipeline.predict(random_walk(40), 20, num_paths=2)
+    assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
 
 

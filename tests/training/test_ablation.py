@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_centroids import DENSE, batches
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.training.centroids import centroids_from
+from tiny_network import tiny_network
 
 pytestmark = pytest.mark.slow
 
@@ -131,3 +133,18 @@ def test_a_folder_without_sets_is_refused_before_training(
     with pytest.raises(SystemExit):
         script.main()
     assert not (tmp_path / "out").exists()
+
+
+def test_the_load_of_experts_counts_the_choices_for_valid_tokens(script: ModuleType) -> None:
+    network = tiny_network(router="centroid")
+    data = batches(model=network.config)
+    expected = torch.zeros(2, 4)
+    for tokens in data:
+        for layer, routing in enumerate(network.encode(tokens).routings):
+            choices = routing.experts[(tokens.sample_id > 0).flatten()]
+            for expert in range(4):
+                expected[layer, expert] += (choices == expert).sum()
+    assert ((expected > 0).sum(1) > 2).all()
+    load = script.expert_shares(network, data)
+    torch.testing.assert_close(load, expected / expected.sum(1, keepdim=True))
+    torch.testing.assert_close(script.expert_shares(tiny_network(**DENSE), data), torch.ones(2, 1))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmark_sets.tasks import rolling_task, score_pipeline
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.evaluation.tasks import rolling_task, score_pipeline
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.tuning.held_out import last_windows
 from moirai_moe_forecaster.tuning.validation import Evaluation, Losses, evaluate

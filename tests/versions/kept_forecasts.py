@@ -103,11 +103,6 @@ def months(variates: int = 1) -> pd.DataFrame:
     return pd.DataFrame(waves(60, variates), index, [f"y{i}" for i in range(variates)])
 
 
-def panel() -> pd.DataFrame:
-    """Two series of two variates."""
-    return pd.concat({"a": months(2), "b": months(2) + 1}, names=["instance", "time"])
-
-
 def corpus() -> list[Source]:
     """Two series to train on."""
     points = waves(240).astype(np.float32)[:, 0]
@@ -207,6 +202,21 @@ def _darts(name: str) -> Callable[[Path], Array]:
     return forecast
 
 
+def _darts_pickled(folder: Path) -> Array:
+    return of_darts(unpickled(folder / "darts_lora.pickle"))
+
+
+def _distribution(folder: Path) -> Array:
+    distribution = unpickled(folder / "sktime_distribution.pickle")
+    return np.stack([distribution.quantile(level).to_numpy() for level in LEVELS])
+
+
+def _routing(folder: Path) -> Array:
+    loads = unpickled(folder / "routing.pickle").load()["share"].to_numpy()
+    # no quantiles, but of a size that a width has
+    return np.stack([loads - 1, loads, loads + 1])
+
+
 FORECASTS: dict[str, Callable[[Path], Array]] = {
     "native": _native,
     "official": _official,
@@ -219,10 +229,12 @@ FORECASTS: dict[str, Callable[[Path], Array]] = {
     "sktime_zero_shot": _sktime("sktime_zero_shot"),
     "sktime_random": _sktime("sktime_random"),
     "sktime_tuned": _sktime("sktime_tuned"),
-    "sktime_pretrained": _sktime("sktime_pretrained"),
     "sktime_saved": _sktime_saved,
     "darts_zero_shot": _darts("darts_zero_shot"),
     "darts_lora": _darts("darts_lora"),
+    "darts_pickled": _darts_pickled,
+    "sktime_distribution": _distribution,
+    "routing": _routing,
 }
 # what forecasts with the weights of the package, which a later version may replace
 OF_BUNDLED = {"adapters_of_bundled", "sktime_zero_shot"}

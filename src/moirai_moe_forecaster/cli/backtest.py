@@ -6,21 +6,23 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     PAGES,
-    TABLES,
     file_type,
-    level_list,
     write_table,
     write_whole,
 )
-from moirai_moe_forecaster.cli.seasons import add_season_length
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from moirai_moe_forecaster.evaluation.backtest import Backtest
+    from moirai_moe_forecaster.inference.forecast import Forecast
 
 MODEL, NAIVE = "Moirai-MoE", "seasonal naive"
 DEFAULT_PEER = "AutoETS"
@@ -40,21 +42,14 @@ EPILOG = f"""{ABOUT_DATA}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_data(parser)
-    parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
+    add_option(parser, "--horizon", required=True)
     parser.add_argument(
         "--windows", type=int, default=1, metavar="N", help="windows per series (default: 1)"
     )
     parser.add_argument(
         "--step", type=int, metavar="N", help="steps between windows (default: the horizon)"
     )
-    parser.add_argument(
-        "--covariates",
-        nargs="+",
-        action=Names,
-        default=[],
-        metavar="COLUMN",
-        help="columns of covariates known ahead",
-    )
+    add_option(parser, "--covariates", help="columns of covariates known ahead")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -63,19 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="MASE, RMSSE, MAE, RMSE, WQL, CRPS, coverage (default: MASE WQL)",
     )
-    parser.add_argument(
-        "--levels",
-        type=level_list,
-        metavar="Q,Q,...",
-        help="quantile levels of WQL (default: 0.1 to 0.9)",
-    )
+    add_option(parser, "--levels", help="quantile levels of WQL (default: 0.1 to 0.9)")
     parser.add_argument(
         "--seasonality",
         type=int,
         metavar="M",
         help="season in steps of seasonal naive and of MASE (default: the frequency's)",
     )
-    add_season_length(parser)
+    add_option(parser, "--season-length")
     parser.add_argument(
         "--peers",
         nargs="*",
@@ -88,24 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=file_type(PAGES), metavar="FILE", help="interactive report, a .html file"
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=file_type(TABLES),
-        metavar="FILE",
-        help="scores by window, .csv or .parquet",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_option(parser, "--output", help="scores by window, .csv or .parquet")
+    add_option(parser, "--quiet")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
     data = read_data(arguments, arguments.covariates)
-    import pandas as pd
-    from tqdm.auto import tqdm
-
     from moirai_moe_forecaster.data.panel import read_panel
-    from moirai_moe_forecaster.evaluation.backtest import backtest
+    from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
@@ -113,51 +94,71 @@ def run(arguments: argparse.Namespace) -> None:
 
     def panel(columns: str | list[str]) -> Any:
         freq = read_freq(arguments.freq)
-        return read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+        return read_panel(
+            data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
+        )
 
     y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
     covariates = panel(arguments.covariates) if arguments.covariates else None
-    peers = _peers(arguments)
-    # seasonal naive goes first: what is wrong with data or arguments shows before a model is loaded
-    forecasters: dict[str, Any] = {NAIVE: naive_quantiles, MODEL: None}
-    forecasters |= {name: Peer(name) for name in peers}
-    results, seconds = {}, {}
-    for name, known in tqdm(forecasters.items(), disable=arguments.quiet, unit="model"):
-        forecaster = forecasters[name] = known or Variant(
-            MoiraiMoEPipeline.from_pretrained(arguments.model),
-            {"season_length": arguments.season_length},
-        )
-        started = time.perf_counter()
-        results[name] = backtest(
-            forecaster,
-            y,
-            horizon=arguments.horizon,
-            windows=arguments.windows,
-            step=arguments.step,
-            X=covariates,
-            metrics=arguments.metrics,
-            quantile_levels=arguments.levels or LEVELS,
-            seasonality=arguments.seasonality,
-        )
-        seconds[name] = time.perf_counter() - started
+    backtest = Backtest.of(
+        y,
+        horizon=arguments.horizon,
+        windows=arguments.windows,
+        step=arguments.step,
+        X=covariates,
+        metrics=arguments.metrics,
+        quantile_levels=arguments.levels or LEVELS,
+        seasonality=arguments.seasonality,
+    )
+    peers = {name: Peer(name) for name in _peers(arguments)}
+    # what is wrong with data or arguments has shown before a model is loaded
+    pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
+    model = Variant(pipeline, {"season_length": arguments.season_length})
+    forecasters = {NAIVE: naive_quantiles, MODEL: model, **peers}
+    results, seconds, forecast = _score(backtest, forecasters, quiet=arguments.quiet)
     scores = _pooled(results, seconds)
     first = results[NAIVE]
     print(f"{first['series'].nunique()} series, {len(first)} windows\n")
     print(scores.to_string(float_format=lambda x: f"{x:.4g}"))
     if arguments.output is not None:
-        parts = [result.assign(model=name) for name, result in results.items()]
-        table = pd.concat(parts, ignore_index=True)
-        table = table[["model", *(name for name in table if name != "model")]]
-        write_table(table.astype({"series": str}), arguments.output)
+        write_table(_by_window(results), arguments.output)
         print(f"\nscores by window: {arguments.output.resolve()}")
     if arguments.html is not None:
         from moirai_moe_forecaster.reports.html import backtest_page
 
         page = backtest_page(
-            forecasters[MODEL], y, results[MODEL], scores, arguments.data.name, X=covariates
+            model, y, results[MODEL], scores, arguments.data.name, X=covariates, forecast=forecast
         )
         write_whole(arguments.html, lambda file: file.write_text(page, encoding="utf-8"))
         print(f"\nreport: {arguments.html.resolve()}")
+
+
+def _score(
+    backtest: Backtest, forecasters: Mapping[str, Any], *, quiet: bool
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], Forecast]:
+    """Scores and seconds of every forecaster, and what the model forecast."""
+    from tqdm.auto import tqdm
+
+    results, seconds, forecasts = {}, {}, {}
+    for name, forecaster in tqdm(forecasters.items(), disable=quiet, unit="model"):
+        started = time.perf_counter()
+        if name == MODEL:
+            forecasts[name] = backtest.forecast(forecaster)
+            results[name] = backtest.score_forecast(forecasts[name])
+        else:
+            results[name] = backtest.score(forecaster)
+        seconds[name] = time.perf_counter() - started
+    return results, seconds, forecasts[MODEL]
+
+
+def _by_window(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of all models, the name of each in the first column."""
+    import pandas as pd
+
+    parts = [result.assign(model=name) for name, result in results.items()]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[["model", *(name for name in table if name != "model")]]
+    return table.astype({"series": str})
 
 
 def _peers(arguments: argparse.Namespace) -> list[str]:
@@ -189,3 +190,12 @@ def _pooled(results: dict[str, pd.DataFrame], seconds: dict[str, float]) -> pd.D
         for name, scores in pooled.items()
     ]
     return pd.DataFrame(rows, index=list(results))
+
+
+COMMAND = Command(
+    name="backtest",
+    summary="score forecasts of the last windows of your series against seasonal naive",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

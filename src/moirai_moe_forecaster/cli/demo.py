@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moirai_moe_forecaster.cli.info import checkpoint_facts
+from moirai_moe_forecaster.cli.options import Command
 from moirai_moe_forecaster.cli.output import (
     PICTURES,
     file_type,
@@ -133,23 +134,19 @@ def _print_airline(example: Example) -> None:
 
 
 def _print_scores(example: Example) -> None:
-    from moirai_moe_forecaster.evaluation import (
-        LEVELS,
-        Task,
-        mase,
-        score_naive,
-        weighted_quantile_loss,
-    )
+    from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
+    from moirai_moe_forecaster.evaluation.metrics import LEVELS, mase, weighted_quantile_loss
 
     history, truth, forecast = example
     contexts, labels = [history.to_numpy()], truth.to_numpy()[None]
-    naive = score_naive(Task("airline", AIRLINE_SEASON, contexts, labels))
-    point, quantiles = forecast.median[None], forecast.quantile(LEVELS)[None]
-    ours = mase(labels, point, contexts, AIRLINE_SEASON), weighted_quantile_loss(labels, quantiles)
-    rows = [
-        [name, *(f"{score:.3f}" for score in scores)]
-        for name, scores in (("Moirai-MoE", ours), ("seasonal naive", naive))
-    ]
+    rows = []
+    for name, quantiles in (
+        ("Moirai-MoE", forecast.quantile(LEVELS)[None]),
+        ("seasonal naive", naive_quantiles(contexts, len(truth), AIRLINE_SEASON, LEVELS)),
+    ):
+        median = quantiles[:, LEVELS.index(0.5)]
+        error = mase(labels, median, contexts, AIRLINE_SEASON)
+        rows.append([name, f"{error:.3f}", f"{weighted_quantile_loss(labels, quantiles):.3f}"])
     print_table(["lower is better", "MASE", "WQL"], rows)
 
 
@@ -204,3 +201,12 @@ def draw(airline: Example, us_change: Example) -> Figure:
 
 def _interval_names() -> list[str]:
     return [f"{(1 - COVERAGE) / 2:.0%}", f"{(1 + COVERAGE) / 2:.0%}"]
+
+
+COMMAND = Command(
+    name="demo",
+    summary="forecast two example data sets, print tables and draw a picture; needs no network",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

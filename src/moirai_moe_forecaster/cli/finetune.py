@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")
@@ -30,10 +31,9 @@ EPILOG = f"""{ABOUT_DATA}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_data(parser)
-    parser.add_argument(
+    add_option(
+        parser,
         "--horizon",
-        type=int,
-        metavar="H",
         help="steps ahead that will be forecast (default: what one pass predicts, but not more "
         "than a fifth of the median length)",
     )
@@ -92,15 +92,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="of LoRA: attention, experts, input, head",
     )
     parser.add_argument("--bfloat16", action="store_true", help="matrix products in bfloat16")
-    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="(default: 0)")
-    parser.add_argument(
-        "--device", default="auto", help="such as cpu or cuda (default: a GPU if there is one)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the state in the output folder"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_option(parser, "--minutes")
+    add_option(parser, "--seed", default=0)
+    add_option(parser, "--device")
+    add_option(parser, "--resume", help="go on from the state in the output folder")
+    add_option(parser, "--quiet")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -114,7 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     columns = data.targets[0] if len(data.targets) == 1 else data.targets
     freq = read_freq(arguments.freq)
-    y = read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+    y = read_panel(
+        data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
+    )
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model, device=arguments.device)
     tuned = pipeline.fine_tune(
         y,
@@ -170,3 +168,12 @@ def _validation(text: str) -> str | float | None:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"must be time, none or a share such as 0.2, got {text!r}")
     return share
+
+
+COMMAND = Command(
+    name="finetune",
+    summary="train a checkpoint on your own series, and keep it if its forecasts get better",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -9,22 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
-    Names,
     add_data,
     read_data,
-    read_file,
     read_freq,
+    read_future,
+    table_path,
 )
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
-    PICTURES,
-    TABLES,
-    file_type,
-    level_list,
     write_picture,
     write_table,
 )
-from moirai_moe_forecaster.cli.seasons import add_season_length, describe_cycles
+from moirai_moe_forecaster.cli.seasons import describe_cycles
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -54,58 +51,38 @@ EPILOG = f"""{ABOUT_DATA}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_data(parser)
-    parser.add_argument("--horizon", type=int, required=True, metavar="H", help="steps ahead")
-    parser.add_argument(
-        "--covariates",
-        nargs="+",
-        action=Names,
-        default=[],
-        metavar="COLUMN",
-        help="columns of covariates",
-    )
+    add_option(parser, "--horizon", required=True)
+    add_option(parser, "--covariates", help="columns of covariates")
     parser.add_argument(
         "--future",
-        type=file_type(TABLES),
+        type=table_path,
         metavar="FILE",
-        help="values to come of covariates, .csv or .parquet",
+        help="values to come of covariates, written as the data",
     )
-    parser.add_argument(
-        "--levels",
-        type=level_list,
-        default=LEVELS,
-        metavar="Q,Q,...",
-        help="quantile levels (default: 0.1,0.5,0.9)",
-    )
+    add_option(parser, "--levels", default=LEVELS, help="quantile levels (default: 0.1,0.5,0.9)")
     parser.add_argument(
         "--context-length",
         type=int,
         metavar="N",
         help="use only so many of the last steps (default: all the model can)",
     )
-    add_season_length(parser)
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the paths drawn (default: 0)"
+    add_option(parser, "--season-length")
+    add_option(parser, "--seed", default=0, help="of the paths drawn (default: 0)")
+    add_option(
+        parser, "--plot", help=f"picture of the first {MOST_PICTURES} series, .pdf, .png or .svg"
     )
-    parser.add_argument(
-        "--plot",
-        type=file_type(PICTURES),
-        metavar="FILE",
-        help=f"picture of the first {MOST_PICTURES} series, .pdf, .png or .svg",
-    )
-    parser.add_argument(
-        "-o", "--output", type=file_type(TABLES), metavar="FILE", help="forecast, .csv or .parquet"
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, and nothing about cycles"
-    )
+    add_option(parser, "--output", help="forecast, .csv or .parquet")
+    add_option(parser, "--quiet", help="no progress bar, and nothing about cycles")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
-    future = None if arguments.future is None else read_file(arguments.future, data.id)
+    future = None if arguments.future is None else read_future(arguments, data)
+    from moirai_moe_forecaster.data.arguments import read_season_length
     from moirai_moe_forecaster.data.panel import Columns
     from moirai_moe_forecaster.inference.dataframe import forecast_frame, result_levels
+    from moirai_moe_forecaster.inference.options import seasons_looked_for
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     known = [name for name in arguments.covariates if future is not None and name in future]
@@ -129,8 +106,11 @@ def run(arguments: argparse.Namespace) -> None:
         random_state=arguments.seed,
         progress=not arguments.quiet,
         season_length=arguments.season_length,
+        dayfirst=arguments.dayfirst,
     )
-    if not arguments.quiet and pipeline.used_season_length(arguments.season_length):
+    if not arguments.quiet and seasons_looked_for(
+        pipeline.config, read_season_length(arguments.season_length)
+    ):
         print(describe_cycles(result.forecast.seasons), file=sys.stderr)
     table = result.table(levels)
     if arguments.output is None:
@@ -179,3 +159,12 @@ def draw(result: FrameForecast) -> Figure | SubFigure:
     if len(chosen) > 1:
         shared_legend(axes)
     return axes[0].figure
+
+
+COMMAND = Command(
+    name="forecast",
+    summary="forecast the series of a file: quantiles as a table, and a picture",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

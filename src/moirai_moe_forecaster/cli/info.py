@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster import __version__
+from moirai_moe_forecaster.cli.options import Command
 from moirai_moe_forecaster.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -58,3 +59,11 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+COMMAND = Command(
+    name="info",
+    summary="show versions, device, and a checkpoint's licence and sizes",
+    epilog=EPILOG,
+    run=run,
+)

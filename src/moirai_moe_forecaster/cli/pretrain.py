@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import ConfigError
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder of the run"
     )
-    parser.add_argument("--seed", type=int, metavar="S", help="(default: 0)")
+    add_option(parser, "--seed")
     parser.add_argument(
         "--initial",
         metavar="MODEL",
@@ -58,21 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "whatever the preset: 'bundled', a directory or a Hub name",
     )
     add_settings(parser)
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last state in the output folder"
-    )
-    parser.add_argument(
-        "--minutes", type=float, metavar="M", help="stop after this time, with the state saved"
-    )
-    parser.add_argument(
-        "--device", default="auto", help="such as cpu or cuda (default: a GPU if there is one)"
-    )
+    add_option(parser, "--resume", help="go on from the last state in the output folder")
+    add_option(parser, "--minutes", help="stop after this time, with the state saved")
+    add_option(parser, "--device")
     parser.add_argument(
         "--shard",
         action="store_true",
         help="share the weights out to the processes that torchrun started (FSDP2)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, no log")
+    add_option(parser, "--quiet", help="no progress bar, no log")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -201,3 +196,13 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+COMMAND = Command(
+    name="pretrain",
+    summary="train a network from random weights on a folder of series",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+    takes_model=False,
+)

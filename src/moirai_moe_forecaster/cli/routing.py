@@ -8,10 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Data, add_data, read_data, read_freq
+from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
-    PICTURES,
-    TABLES,
-    file_type,
     print_table,
     write_picture,
     write_table,
@@ -47,20 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{FREQUENCY!r}, {ID!r}, or a column that is the same in all rows of an id "
         f"(default: {FREQUENCY})",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--plot",
-        type=file_type(PICTURES),
-        metavar="FILE",
         help="heat maps of the first, the middle and the last layer, .pdf, .png or .svg",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=file_type(TABLES),
-        metavar="FILE",
-        help="shares of experts by group and layer, .csv or .parquet",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_option(parser, "--output", help="shares of experts by group and layer, .csv or .parquet")
+    add_option(parser, "--quiet")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -71,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = Columns(data.id, data.timestamp, [*data.targets], [], [])
-    frame = read_frame(data.table, columns, read_freq(arguments.freq))
+    frame = read_frame(data.table, columns, read_freq(arguments.freq), dayfirst=arguments.dayfirst)
     labels = _labels(arguments.by, data, frame)
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     report = pipeline.routing(frame.series, progress=not arguments.quiet)
@@ -118,3 +109,12 @@ def _print_layers(report: RoutingReport, by: str) -> None:
         header.append("agreement of groups")
         rows = [[*row, f"{agreement[layer]:.2f}"] for layer, row in enumerate(rows)]
     print_table(header, rows)
+
+
+COMMAND = Command(
+    name="routing",
+    summary="show which experts the series of a file are sent to",
+    epilog=EPILOG,
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,4 +1,4 @@
-"""The option ``--season-length``, and what commands say about cycles."""
+"""What ``--season-length`` may be, and what commands say about cycles."""
 
 # like commands.py, this imports nothing heavy, so that --help answers at once
 from __future__ import annotations
@@ -10,18 +10,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LENGTHS = 3
-
-
-def add_season_length(parser: argparse.ArgumentParser) -> None:
-    """Add the option."""
-    parser.add_argument(
-        "--season-length",
-        type=season_length,
-        default="auto",
-        metavar="N,N,...",
-        help="steps of the cycles that forecasts may carry on, such as 24 or 24,168; auto finds "
-        "them from the values, none leaves them out (default: auto)",
-    )
 
 
 def season_length(text: str) -> Literal["auto"] | list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,14 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def read_season_length(season_length: Any, name: str = "season_length") -> tuple[int, ...] | None:
-    """Return named seasons, shortest first; None and 1 are none. `name` is that of messages."""
+def read_season_length(
+    season_length: Any, name: str = "season_length"
+) -> Literal["auto"] | tuple[int, ...] | None:
+    """Return "auto", named seasons, shortest first, or None, as 1 is; messages say `name`."""
     if season_length is None:
         return None
+    if isinstance(season_length, str) and season_length == "auto":
+        return "auto"
     given = [season_length] if np.ndim(season_length) == 0 else list(season_length)
     if any(isinstance(item, str) for item in given) or not given:
         raise InvalidInputError(

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.formats import to_pandas
-from moirai_moe_forecaster.data.grids import Grids
+from moirai_moe_forecaster.data.grids import Grids, make_grids
 from moirai_moe_forecaster.data.rows import Rows, read_rows
 
 Array = NDArray[np.float64]
@@ -60,7 +60,14 @@ class LongFrame(NamedTuple):
         return np.split(self.values, self.grids.lengths.cumsum()[:-1])
 
 
-def read_frame(df: pd.DataFrame, columns: Columns, freq: Any = None, ahead: int = 0) -> LongFrame:
+def read_frame(
+    df: pd.DataFrame,
+    columns: Columns,
+    freq: Any = None,
+    ahead: int = 0,
+    *,
+    dayfirst: bool | None = None,
+) -> LongFrame:
     """Sort rows into series, and make missing times explicit.
 
     Parameters
@@ -71,14 +78,18 @@ def read_frame(df: pd.DataFrame, columns: Columns, freq: Any = None, ahead: int 
         By default the largest step that all times of a series fit is its own.
     ahead : int, default=0
         Steps after the end for which times will be asked for.
+    dayfirst : bool, optional
+        Whether text such as 01/02/2023 has the day first.
 
     Raises
     ------
     InvalidInputError
         Naming the row or id that cannot be used, and what to do.
     """
-    rows = read_rows(df, columns.id, columns.timestamp, columns.values)
-    grids = Grids(rows, freq, ahead)
+    rows = read_rows(
+        df, columns.id, columns.timestamp, columns.values, freq=freq, dayfirst=dayfirst
+    )
+    grids = make_grids(rows, freq, ahead)
     ends = grids.lengths.cumsum()
     starts = ends - grids.lengths
     values = np.full((int(ends[-1]), rows.values.shape[1]), np.nan)
@@ -93,6 +104,7 @@ def read_panel(
     timestamp_column: Hashable = "timestamp",
     target_columns: Hashable | Sequence[Hashable] = "target",
     freq: Any = None,
+    dayfirst: bool | None = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Turn a long frame into a panel for `predict`, `backtest`, `fine_tune` or sktime.
 
@@ -106,6 +118,8 @@ def read_panel(
     target_columns : hashable or list of hashable, default="target"
     freq : str, int or mapping from ids to these, optional
         As for `MoiraiMoEPipeline.predict_df`.
+    dayfirst : bool, optional
+        Whether text such as 01/02/2023 has the day first.
 
     Returns
     -------
@@ -129,7 +143,9 @@ def read_panel(
     """
     table, _ = to_pandas(df, "df")
     targets = names_of(target_columns, table)
-    frame = read_frame(table, Columns(id_column, timestamp_column, targets, [], []), freq)
+    frame = read_frame(
+        table, Columns(id_column, timestamp_column, targets, [], []), freq, dayfirst=dayfirst
+    )
     lengths = frame.grids.lengths
     codes = np.repeat(np.arange(len(lengths)), lengths)
     steps = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)

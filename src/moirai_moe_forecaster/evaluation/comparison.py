@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import Terms, geometric_mean
-from moirai_moe_forecaster.evaluation.sets import SetResult
 
 ERRORS = ("MASE", "RMSSE", "MAE", "RMSE", "WQL", "CRPS")
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
     """How two forecasters' errors compare.
 
     Attributes
@@ -91,32 +91,13 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     lower, upper = np.exp(np.quantile(logs, [tail, 1 - tail]))
     return Comparison(
-        geometric_mean(ratios),
-        float(lower),
-        float(upper),
-        float((logs < 0).mean()),
-        len(sizes),
-        sum(sizes),
+        ratio=geometric_mean(ratios),
+        lower=float(lower),
+        upper=float(upper),
+        probability=float((logs < 0).mean()),
+        sets=len(sizes),
+        series=sum(sizes),
     )
-
-
-def compare_models(
-    results: Sequence[SetResult],
-    first: str,
-    second: str,
-    metric: str = "WQL",
-    *,
-    random_state: int = 0,
-) -> Comparison:
-    """Compare two models of `evaluate_sets` over all its sets by `paired_bootstrap`."""
-    _check_metric(metric)
-    by_model = [
-        {result.task: result.terms[metric] for result in results if result.model == model}
-        for model in (first, second)
-    ]
-    sets = [name for name in by_model[0] if name in by_model[1]]
-    terms = [[scores[name] for name in sets] for scores in by_model]
-    return paired_bootstrap(terms[0], terms[1], random_state=random_state)
 
 
 def compare_backtests(
@@ -137,7 +118,7 @@ def compare_backtests(
     InvalidInputError
         If a column is missing or the rows are not those of the same windows.
     """
-    _check_metric(metric)
+    check_metric(metric)
     keys = [name for name in ("series", "variate", "window") if name in first.columns]
     for frame in (first, second):
         if absent := [name for name in (*keys, metric) if name not in frame.columns]:
@@ -158,9 +139,15 @@ def frame_terms(backtest: pd.DataFrame, metric: str) -> Terms:
     value = backtest[metric].to_numpy(dtype=np.float64)
     defined = ~np.isnan(value)
     value = np.where(defined, value**2 if root else value, 0.0)
-    return Terms(value * weight, np.where(defined, weight, 0.0), root)
+    return Terms(numerator=value * weight, denominator=np.where(defined, weight, 0.0), root=root)
 
 
-def _check_metric(metric: str) -> None:
+def check_metric(metric: str) -> None:
+    """Check that a metric is an error, so that the smaller one is the better.
+
+    Raises
+    ------
+    InvalidInputError
+    """
     if metric not in ERRORS:
         raise InvalidInputError(f"metric must be one of {', '.join(ERRORS)}, got {metric!r}")

@@ -10,11 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.clock import plain
 from moirai_moe_forecaster.data.formats import to_pandas
 from moirai_moe_forecaster.data.panel import Columns, LongFrame, names_of, read_frame
-from moirai_moe_forecaster.data.rows import plain, read_rows
+from moirai_moe_forecaster.data.rows import read_rows
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
+from moirai_moe_forecaster.inference.options import context_points
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -38,6 +40,7 @@ def predict_df(
     future_df: Any = None,
     freq: str | int | Mapping[Any, str | int] | None = None,
     context_length: int | None = None,
+    dayfirst: bool | None = None,
     **options: Any,
 ) -> Any:
     """Forecast every series of a long DataFrame.
@@ -70,6 +73,9 @@ def predict_df(
     context_length : int, optional
         Use only this many of the last steps. By default the network reads
         `max_context_length`, and cycles are learnt from up to 16,384.
+    dayfirst : bool, optional
+        Whether times in text such as 01/02/2023 have the day first. By default, those with dots
+        have, others if a number above 12 says so; what stays open is an error.
     **options
         Of `predict`: season_length, num_paths, batch_size, normaliser, random_state and progress.
         Lengths that `season_length` names are steps of every series, whatever its frequency.
@@ -115,7 +121,9 @@ def predict_df(
         _known(future, table, id_column, timestamp_column),
     )
     levels = result_levels(quantile_levels, columns)
-    result = forecast_frame(self, table, future, columns, horizon, freq, context_length, **options)
+    result = forecast_frame(
+        self, table, future, columns, horizon, freq, context_length, dayfirst, **options
+    )
     return restore(result.table(levels))
 
 
@@ -176,13 +184,16 @@ def forecast_frame(
     horizon: int,
     freq: Any = None,
     context_length: int | None = None,
+    dayfirst: bool | None = None,
     **options: Any,
 ) -> FrameForecast:
     """Forecast a long frame whose columns are known; `predict_df` says how."""
     check_count("horizon", horizon)
-    read = pipeline.used_context_length(context_length)
+    if context_length is not None:
+        check_count("context_length", context_length)
+    read = context_points(pipeline.config, context_length)
     _check_purposes(columns)
-    frame = read_frame(table, columns, freq, horizon)
+    frame = read_frame(table, columns, freq, horizon, dayfirst=dayfirst)
     _check_observed(frame, columns, read)
     targets = len(columns.targets)
     plain = targets + len(columns.past)
@@ -209,7 +220,14 @@ def _future_values(
     future: pd.DataFrame, frame: LongFrame, columns: Columns, horizon: int
 ) -> NDArray[np.float64]:
     """Values of known-future covariates over the horizon, (series, horizon, covariate)."""
-    rows = read_rows(future, columns.id, columns.timestamp, columns.known, "future_df")
+    rows = read_rows(
+        future,
+        columns.id,
+        columns.timestamp,
+        columns.known,
+        "future_df",
+        like=frame.rows.clock,
+    )
     if not rows.clock.fits(frame.rows.clock):
         raise InvalidInputError(
             f"column {columns.timestamp!r} of future_df has type {rows.clock.dtype}, in df it is "

@@ -1,9 +1,9 @@
-"""From checked series to marginals: every series in its views, group by group, brought together."""
+"""From checked series to forecasts: every series in its views, group by group, brought together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.batching import Load, in_passes
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.dependence import Dependence
-from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.options import (
+    ForecastOptions,
+    history_points,
+    regresses,
+    seasons_looked_for,
+)
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.randomness import series_seed
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
     Draw,
     Marginal,
@@ -29,79 +33,62 @@ from moirai_moe_forecaster.inference.rollout import (
     reestimated_rollout,
     seeded_draw,
 )
-from moirai_moe_forecaster.inference.seasons import KINDS, SeasonLength, Seasons
+from moirai_moe_forecaster.inference.sampling import series_seed
+from moirai_moe_forecaster.inference.seasons import KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 
-class Request(NamedTuple):
-    """What is asked of every series of a call.
-
-    Attributes
-    ----------
-    load : Load
-    seed : int
-    regress : bool
-        Whether known-future covariates act through a regression instead of as tokens.
-    season_length : "auto", None or tuple of int
-        Where cycles come from: found, none, or named.
-    limits : dict
-        `memory_budget` and `batch_size`, as for `in_passes`.
-    """
-
-    load: Load
-    seed: int
-    regress: bool
-    season_length: SeasonLength
-    limits: dict[str, int | None]
-
-
-def forecast_series(
+def forecast(
     network: MoiraiMoE,
     batch: Sequence[Series],
-    request: Request,
+    options: ForecastOptions,
     done: Callable[[], object] = lambda: None,
-) -> tuple[Marginals, list[Seasons]]:
+) -> Forecast:
     """Forecast series.
 
     Parameters
     ----------
     network : MoiraiMoE
+        On any device; it stays as it is.
     batch : sequence of Series
-        With all the history that cycles may be learnt from.
-    request : Request
+        With all the history that cycles may be learnt from, and covariates over the horizon.
+    options : ForecastOptions
     done : callable
         Called after every series.
 
     Returns
     -------
-    marginals : Marginals
-        Of all series.
-    seasons : list of Seasons
-        What was found in each.
+    Forecast
+        With a series axis and a variate axis.
     """
-    load, limits = request.load, request.limits
-    rests, effects = list(batch), None
-    if request.regress and any(len(series.future) for series in batch):
-        rests, effects = take_out(network, batch, load, **limits)
+    config, limits = network.config, options.limits
+    load, season_length = options.load(config), seasons_looked_for(config, options.season_length)
+    regress = regresses(config, options.covariate_use)
+    if season_length is not None:
+        history = history_points(config, options.context_length, season_length)
+        batch = [series.last(history) for series in batch]
+    residuals, effects = list(batch), None
+    if regress and any(len(series.future) for series in batch):
+        residuals, effects = split_residuals(network, batch, load, **limits)
     seasons = detect_seasons(
-        network, batch, rests, load, request.season_length, regress=request.regress, **limits
+        network, batch, residuals, load, season_length, regress=regress, **limits
     )
-    mirrored = [_is_short(series, load) for series in rests]
+    flipped = [_is_short(series, load) for series in residuals]
     counts = [
         len(found.kinds) * (2 if twice else 1)
-        for found, twice in zip(seasons, mirrored, strict=True)
+        for found, twice in zip(seasons, flipped, strict=True)
     ]
 
     def work(members: list[int]) -> list[Marginals]:
         views, weights = [], []
         for index in members:
-            some, shares = _views(rests[index], seasons[index], load.horizon, mirrored[index])
+            some, shares = _views(residuals[index], seasons[index], load.horizon, flipped[index])
             views.append(some)
             weights.append(shares)
         rows = [view.series for some in views for view in some]
-        parts = iter(_marginals(network, rows, load, request.seed))
+        parts = iter(_marginals(network, rows, load, options.seed))
         return [
             bring_together([next(parts) for _ in some], some, shares)
             for some, shares in zip(views, weights, strict=True)
@@ -109,25 +96,32 @@ def forecast_series(
 
     found: dict[int, Marginals] = {}
     device = next(network.parameters()).device
-    for index, marginals in in_passes(rests, load, device, work, counts, **limits):
+    for index, marginals in in_passes(residuals, load, device, work, counts, **limits):
         found[index] = marginals if effects is None else marginals.moved(effects[index].T)
         done()
-    return _stack([found[index] for index in range(len(batch))]), seasons
+    return Forecast(
+        _stack([found[index] for index in range(len(batch))]),
+        single=False,
+        univariate=False,
+        num_samples=options.num_samples,
+        decay=config.dependence_decay,
+        seasons=seasons,
+    )
 
 
 def _is_short(series: Series, load: Load) -> bool:
-    """Whether a context is forecast upside down too: see `ModelConfig.mirror_up_to`."""
+    """Whether a context is forecast with its sign flipped too: see `ModelConfig.mirror_up_to`."""
     return min(series.target.shape[1], load.context_length) <= load.config.mirror_up_to
 
 
 def _views(
-    series: Series, seasons: Seasons, horizon: int, mirrored: bool
+    series: Series, seasons: Seasons, horizon: int, flipped: bool
 ) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
     views = make_views(series, seasons.periods, seasons.kinds, horizon)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
-    if mirrored:
-        views = [*views, *(view.mirrored() for view in views)]
+    if flipped:
+        views = [*views, *(view.sign_flipped() for view in views)]
         weights = np.concatenate((weights, weights)) / 2
     return views, weights
 

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from tqdm.auto import tqdm
-
-from moirai_moe_forecaster.checkpoint.adapters import (
-    Adapters,
-    adapted_network,
-    holds_adapters,
-    load_adapted,
-    load_adapters,
-    save_adapters,
-)
-from moirai_moe_forecaster.checkpoint.store import CheckpointInfo, load_checkpoint, save_checkpoint
-from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.data.arguments import (
-    check_count,
-    read_device,
-    read_dtype,
-    read_season_length,
-)
-from moirai_moe_forecaster.data.series import read_series
-from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.dataframe import predict_df
-from moirai_moe_forecaster.inference.engine import Request, forecast_series
-from moirai_moe_forecaster.inference.forecast import Forecast
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
-from moirai_moe_forecaster.inference.representation import embed
-from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.tuning import fine_tune
-from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
-from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.config import Precision
+from moirai_moe_forecaster.inference.encode import Embedding, embed
+from moirai_moe_forecaster.inference.predicting import Predictor
+from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport
-    from moirai_moe_forecaster.tuning.report import TuningReport
-
-log = logging.getLogger(__name__)
-
-DEFAULT_PATHS = 32
-Normalisation = Literal["frozen", "reestimated"]
-CovariateUse = Literal["regression", "tokens"]
+    from moirai_moe_forecaster.tuning.lora import LoraConfig
+    from moirai_moe_forecaster.tuning.modes import Mode
+    from moirai_moe_forecaster.tuning.run import Callback
 
 
-class MoiraiMoEPipeline:
+class MoiraiMoEPipeline(Predictor):
     """Zero-shot probabilistic forecasts from a pretrained Moirai-MoE network.
 
     Parameters
@@ -83,289 +49,52 @@ class MoiraiMoEPipeline:
     (3, 24)
     """
 
-    def __init__(self, network: MoiraiMoE, info: CheckpointInfo | None = None) -> None:
-        self.network = network.eval()
-        self.info = info
-        self.memory_budget: int | None = None
-        self.adapters: Adapters | None = None
-        self.tuning: TuningReport | None = None
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path | None = None,
-        *,
-        revision: str | None = None,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype | None = None,
-    ) -> MoiraiMoEPipeline:
-        """Load a checkpoint.
-
-        Parameters
-        ----------
-        name_or_path : str or Path, optional
-            A directory or a Hub name such as ``"Salesforce/moirai-moe-1.0-R-small"``; None is the
-            checkpoint that comes with this package.
-        revision : str, optional
-            Branch, tag or commit on the Hub.
-        device : str or torch.device, default="auto"
-            "auto" takes CUDA, then Apple's MPS, then the CPU.
-        dtype : str or torch.dtype, optional
-            None is float32.
-
-        Raises
-        ------
-        CheckpointError
-            If the checkpoint is missing, damaged or not what its configuration says.
-        InvalidInputError
-            If the device or the dtype is not known.
-        """
-        target, number = read_device(device), read_dtype(dtype)
-        if name_or_path is not None and holds_adapters(name_or_path):
-            checkpoint = load_adapted(name_or_path)
-        else:
-            checkpoint = load_checkpoint(name_or_path, revision=revision)
-        return cls(checkpoint.network.to(target, number), checkpoint.info)
-
-    def with_adapters(self, directory: str | Path) -> MoiraiMoEPipeline:
-        """Return a pipeline of this checkpoint with adapters that were trained on it.
-
-        `from_pretrained` does both at once where it can find the checkpoint again.
-
-        Parameters
-        ----------
-        directory : str or Path
-            What `save_adapters` wrote.
-
-        Raises
-        ------
-        CheckpointError
-            If there are none, or they belong to another checkpoint.
-        """
-        adapters = load_adapters(directory)
-        adapted = MoiraiMoEPipeline(adapted_network(self.network, adapters), self.info)
-        adapted.memory_budget, adapted.adapters = self.memory_budget, adapters
-        return adapted
-
-    def save_adapters(self, directory: str | Path) -> None:
-        """Write only what fine-tuning added to the checkpoint, not the checkpoint.
-
-        Parameters
-        ----------
-        directory : str or Path
-            `from_pretrained` takes it, and `with_adapters`.
-
-        Raises
-        ------
-        InvalidInputError
-            If this pipeline has no adapters: it was not fine-tuned, or in mode "full".
-        """
-        if self.adapters is None:
-            raise InvalidInputError(
-                "this pipeline has no adapters: fine-tune it in mode 'lora', 'head' or 'router', "
-                "or write the whole network with save_pretrained"
-            )
-        save_adapters(self.adapters, directory)
-
-    def save_pretrained(
-        self, directory: str | Path, layout: Literal["native", "official"] = "native"
-    ) -> None:
-        """Write the weights as `config.json` and `model.safetensors`.
-
-        Parameters
-        ----------
-        directory : str or Path
-        layout : {"native", "official"}, default="native"
-            "official" is what the reference implementation reads; only for networks that follow
-            its conventions.
-
-        Raises
-        ------
-        ConfigError
-            If the network does not follow the official conventions.
-        """
-        licence = "unspecified" if self.info is None else self.info.licence
-        save_checkpoint(self.network, directory, layout=layout, licence=licence)
-
-    @property
-    def config(self) -> ModelConfig:
-        """Sizes and conventions of the network."""
-        return self.network.config
-
-    @property
-    def max_context_length(self) -> int:
-        """Longest context in points that the network was made for."""
-        return self.config.max_seq_len * self.config.patch_size
-
-    def predict(
+    def embed(
         self,
         y: Any,
-        horizon: int,
         *,
         past_covariates: Any = None,
         future_covariates: Any = None,
+        horizon: int = 0,
         context_length: int | None = None,
-        num_paths: int | None = None,
-        num_samples: int = 100,
-        batch_size: int | None = None,
-        normaliser: Normalisation = "frozen",
-        covariate_use: CovariateUse | None = None,
-        random_state: RandomState = None,
         progress: bool = False,
-        season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
-    ) -> Forecast:
-        """Forecast one series or many.
+    ) -> Embedding:
+        """Represent series by what the network makes of their patches, after its last layer.
+
+        A series is standardised first, so that level and scale leave no trace. Every patch has seen
+        the ones before it; the pooled representation is the mean over patches (and targets).
 
         Parameters
         ----------
-        y : array, Series, DataFrame, or list of these
-            (time,) or (time, variates), oldest first; NaN is missing. A list is a batch, of which
-            lengths and numbers of variates may differ. A pandas Series or wide DataFrame is one
-            series; with a MultiIndex, whose last level is time, it is a batch.
-        horizon : int
-            Steps ahead, at least 1.
-        past_covariates : array or list of arrays, optional
-            (context, k) per series: known only up to the end of y.
+        y, past_covariates, context_length, progress
+            As for `predict`.
         future_covariates : array or list of arrays, optional
-            (context + horizon, k) per series: known ahead.
-        context_length : int, optional
-            Use only this many of the last points. By default the network reads
-            `max_context_length`, and cycles are learnt from up to 16,384.
-        num_paths : int, optional
-            Paths that carry the uncertainty between patches; None is what the checkpoint was made
-            for: none (`ModelConfig.beyond_pass`), or 32, whose quantiles are more
-            accurate than those of 100 raw draws (docs/benchmarks.md). Not used within the patches
-            that one pass predicts, where quantiles are exact. Take 100 or more for statements about
-            several steps at once (`Forecast.samples`) over longer horizons.
-        num_samples : int, default=100
-            How many trajectories `Forecast.samples` holds.
-        batch_size : int, optional
-            Most series per pass; by default as many as `memory_budget` allows. Where memory runs
-            out nevertheless, smaller passes are tried.
-        normaliser : {"frozen", "reestimated"}, default="frozen"
-            Whether the statistics of the context hold for the whole horizon, or are estimated anew
-            with every drawn patch as the official implementation does: much slower.
-        covariate_use : {"regression", "tokens"}, optional
-            How `future_covariates` act: through a sparse regression on the context, whose effect
-            is added to the forecast of what it leaves, or as further tokens of the network. None
-            is tokens for official checkpoints and the regression for others, which it helps more.
-            `past_covariates` are always tokens.
-        random_state : int, numpy Generator or RandomState, optional
-            With the same number, the same series has the same forecast in any batch. None draws
-            fresh.
-        progress : bool, default=False
-            Show a progress bar.
-        season_length : "auto", int, sequence of int or None, default="auto"
-            Steps of the cycles that forecasts may carry on, as far as that has proved itself at the
-            end of the context (`Forecast.seasons`). "auto" finds them from the values of each
-            series, if the checkpoint's configuration says so; official ones do not. None, like 1,
-            forecasts without.
+            (context + horizon, k) per series.
+        horizon : int, default=0
+            How far `future_covariates` reach beyond the context.
 
         Returns
         -------
-        Forecast
+        Embedding
+            ``pooled``, (series, d_model), and ``tokens``, one (variate, patch, d_model) per series;
+            both without the series axis when one series was passed that was not in a list.
 
         Raises
         ------
         InvalidInputError
-            If data or an argument cannot be forecast as given; the message names the series.
-        OutOfMemoryError
-            If memory does not suffice for a single series.
+            If data cannot be used as given; the message names the series.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+        >>> embedding = pipeline.embed([np.sin(np.arange(n) / 4) for n in (64, 100)])
+        >>> embedding.pooled.shape, embedding.tokens[1].shape
+        ((2, 192), (1, 7, 192))
         """
-        check_count("horizon", horizon)
-        check_count("num_samples", num_samples)
-        paths = DEFAULT_PATHS if num_paths is None else check_count("num_paths", num_paths)
-        most = None if batch_size is None else check_count("batch_size", batch_size)
-        length = self.used_context_length(context_length)
-        if normaliser not in ("frozen", "reestimated"):
-            raise InvalidInputError(
-                f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}"
-            )
-        regress = self.regresses(covariate_use)
-        lengths = self.used_season_length(season_length)
-        history = self.used_history(context_length, season_length)
-        batch = read_series(y, int(horizon), past_covariates, future_covariates, length)
-        load = Load(self.config, length, int(horizon), paths, normaliser == "reestimated")
-        if num_paths is None and normaliser == "frozen":
-            load = self._without_paths(load)
-        request = Request(
-            load,
-            draw_seed(random_state),
-            regress,
-            lengths,
-            {"memory_budget": self.memory_budget, "batch_size": most},
-        )
-        with tqdm(total=len(batch.series), disable=not progress, unit="series") as bar:
-            series = batch.series
-            if lengths is not None:
-                series = [part.last(history) for part in series]
-            marginals, seasons = forecast_series(self.network, series, request, bar.update)
-        return Forecast(
-            marginals,
-            single=batch.single,
-            univariate=batch.univariate,
-            num_samples=num_samples,
-            decay=self.config.dependence_decay,
-            seasons=seasons,
-        )
-
-    def predict_stream(
-        self, series: Iterable[Any], horizon: int, *, batch_size: int = 256, **options: Any
-    ) -> Iterator[Forecast]:
-        """Forecast series one after the other as they come, in constant memory.
-
-        Parameters
-        ----------
-        series : iterable
-            Of what `predict` takes as one series.
-        horizon : int
-        batch_size : int, default=256
-            Series that are read ahead and forecast together.
-        **options
-            Of `predict`.
-
-        Yields
-        ------
-        Forecast
-            One per series, in order.
-        """
-        check_count("batch_size", batch_size)
-        random_state = draw_seed(options.pop("random_state", None))
-        remaining = iter(series)
-        while chunk := list(itertools.islice(remaining, batch_size)):
-            forecast = self.predict(chunk, horizon, random_state=random_state, **options)
-            for index, item in enumerate(chunk):
-                yield forecast.of_series(index, univariate=np.ndim(item) == 1)
-
-    def regresses(self, covariate_use: CovariateUse | None = None) -> bool:
-        """Tell whether known-future covariates act through a regression: see `predict`.
-
-        Raises
-        ------
-        InvalidInputError
-            If `covariate_use` is none of those that `predict` takes.
-        """
-        if covariate_use not in (None, "regression", "tokens"):
-            raise InvalidInputError(
-                f"covariate_use must be 'regression', 'tokens' or None, got {covariate_use!r}"
-            )
-        if covariate_use is None:
-            return self.config.shift_known_future
-        return covariate_use == "regression"
-
-    def used_season_length(
-        self, season_length: Literal["auto"] | int | Sequence[int] | None
-    ) -> SeasonLength:
-        """Return what stands for a user's `season_length`: "auto", some lengths or None.
-
-        Raises
-        ------
-        InvalidInputError
-            If it is none of what `predict` takes.
-        """
-        if isinstance(season_length, str) and season_length == "auto":
-            return "auto" if self.config.find_seasons else None
-        return read_season_length(season_length)
+        covariates = (past_covariates, future_covariates)
+        return embed(self, y, covariates, horizon, context_length, progress=progress)
 
     def routing(
         self,
@@ -398,34 +127,143 @@ class MoiraiMoEPipeline:
         covariates = (past_covariates, future_covariates)
         return make_report(self, y, covariates, horizon, context_length, progress=progress)
 
-    predict_df = predict_df
-    embed = embed
-    fine_tune = fine_tune
-
-    def _without_paths(self, load: Load) -> Load:
-        """Let missing values take the place of paths, where the checkpoint was made for it.
-
-        Together with the context they are at most as long as what the network was trained on.
-        """
-        direct = load._replace(paths=0)
-        beyond = direct.hidden * self.config.patch_size
-        if self.config.beyond_pass != "hidden" or beyond > self.max_context_length // 2:
-            return load
-        length = min(load.context_length, self.max_context_length - beyond)
-        return direct._replace(context_length=length)
-
-    def used_context_length(self, context_length: int | None) -> int:
-        """Return how many points are used if so many are asked for; None asks for the most."""
-        if context_length is None:
-            return self.max_context_length
-        return min(check_count("context_length", context_length), self.max_context_length)
-
-    def used_history(
+    def fine_tune(
         self,
-        context_length: int | None,
-        season_length: Literal["auto"] | int | Sequence[int] | None,
-    ) -> int:
-        """Return how many last points a forecast depends on: the context, or all for cycles."""
-        if context_length is not None or self.used_season_length(season_length) is None:
-            return self.used_context_length(context_length)
-        return LONGEST_HISTORY
+        y: Any,
+        *,
+        horizon: int | None = None,
+        mode: Mode = "lora",
+        past_covariates: Any = None,
+        future_covariates: Any = None,
+        validation: Any = "time",
+        max_steps: int = 400,
+        learning_rate: float | None = None,
+        patience: int = 3,
+        batch_size: int | None = None,
+        freeze: str | Sequence[str] = (),
+        lora: LoraConfig | Mapping[str, Any] | None = None,
+        context_length: int | None = None,
+        precision: Precision = "float32",
+        minutes: float | None = None,
+        refit: bool = True,
+        output: str | Path | None = None,
+        resume: bool = False,
+        callbacks: Iterable[Callback] = (),
+        progress: bool = True,
+        random_state: RandomState = None,
+    ) -> MoiraiMoEPipeline:
+        """Train a copy on own series by the objective of pretraining; keep what forecasts best.
+
+        The last windows of the series are held out and forecast several times on the way. The
+        weights with the best forecasts are returned: the zero-shot ones if none improved on them.
+
+        Parameters
+        ----------
+        y : array, Series, DataFrame, or list of these
+            As for `predict`. Series of three observed points and more can be trained on.
+        horizon : int, optional
+            Steps ahead that will be forecast: the length of held-out windows. By default what one
+            pass predicts, but not more than a fifth of the median length.
+        mode : {"lora", "full", "head", "router"}, default="lora"
+            What is trained: low-rank adapters of attention, experts, input and output; all weights;
+            the output projection and the last norm; the projections that choose experts.
+        past_covariates, future_covariates : array or list of arrays, optional
+            (time, k) per series, as long as y.
+        validation : "time", float, None, or data, default="time"
+            "time" holds out the last three windows of every series, or what fits into a fifth of
+            it, and of few series more. A fraction holds out that much of the end of each. Other
+            series, given like y, or as a mapping of ``y`` and its covariates, are forecast at their
+            ends. None trains on everything, for `max_steps`, and returns the last weights, better
+            or not.
+        max_steps : int, default=400
+            Optimiser steps; the learning rate falls to 0 towards the last.
+        learning_rate : float, optional
+            Highest rate of AdamW. By default two are tried for an eighth of the steps each, 5e-4
+            and 3e-3 (1e-4 and 6e-4 in mode "full"), and the one that forecasts better goes on.
+        patience : int, default=3
+            Evaluations without improvement, of eight in all, after which training ends.
+        batch_size : int, optional
+            Windows per step; by default as many as make about 1,024 tokens, 16 to 256.
+        freeze : str or sequence of str, default=()
+            Patterns of names of parameters that stay as they are, such as "embedding.*".
+        lora : LoraConfig or mapping, optional
+            Ranks and targets of the adapters in mode "lora".
+        context_length : int, optional
+            Longest window, and context of validation; by default `max_context_length`.
+        precision : {"float32", "bfloat16"}, default="float32"
+            Of the matrix products. Weights and optimiser are in float32.
+        minutes : float, optional
+            Stop after this time.
+        refit : bool, default=True
+            Take the steps that were found to be best once more, with what was held out of the
+            series among the data: it is what comes right before the forecasts. The scores in the
+            report are those of the weights before. Not done after an interrupt, or when the time is
+            up.
+        output : str or Path, optional
+            Folder for the state to resume from, and ``metrics.jsonl``.
+        resume : bool, default=False
+            Go on from the state in `output`; data and arguments must be the same.
+        callbacks : iterable of callable, default=()
+            Called with every evaluation (`tuning.validation.Evaluation`); True stops the training.
+        progress : bool, default=True
+            Show a progress bar.
+        random_state : int, numpy Generator or RandomState, optional
+            With the same number the result is the same on a CPU.
+
+        Returns
+        -------
+        MoiraiMoEPipeline
+            A new one; this one is not changed. Its attribute `tuning` tells what was trained, and
+            scores and coverage of intervals before and after; `save_pretrained` writes its weights,
+            `save_adapters` only what was added.
+
+        Raises
+        ------
+        InvalidInputError
+            If data or an argument cannot be used.
+        ConfigError
+            If a setting of `lora` is wrong, or a target of it matches nothing.
+        CheckpointError
+            If `output` holds a run and `resume` is False, or none that fits and it is True.
+
+        Notes
+        -----
+        An interrupt (Ctrl-C) ends the training and the best weights so far are returned. A loss
+        that is not finite for several steps does the same.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from moirai_moe_forecaster import MoiraiMoEPipeline
+        >>> pipeline = MoiraiMoEPipeline.from_pretrained()
+        >>> y = [np.sin(np.arange(150) / 3 + k) for k in range(4)]
+        >>> tuned = pipeline.fine_tune(y, horizon=12, max_steps=4, progress=False, random_state=0)
+        >>> tuned.predict(y, horizon=12).median.shape
+        (4, 12)
+        """
+        from moirai_moe_forecaster.tuning.fine_tune import fine_tune as tuned
+
+        return tuned(
+            self,
+            y,
+            horizon=horizon,
+            mode=mode,
+            past_covariates=past_covariates,
+            future_covariates=future_covariates,
+            validation=validation,
+            max_steps=max_steps,
+            learning_rate=learning_rate,
+            patience=patience,
+            batch_size=batch_size,
+            freeze=freeze,
+            lora=lora,
+            context_length=context_length,
+            precision=precision,
+            minutes=minutes,
+            refit=refit,
+            output=output,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+            random_state=random_state,
+        )

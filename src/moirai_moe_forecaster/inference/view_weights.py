@@ -1,24 +1,24 @@
 """What repeats in each series, and how far forecasts that carry it on are to be trusted.
 
-Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
-the views with and without cycles are earned: the network forecasts the last stretch of the context
-from what comes before it in each view, with everything (periods, cycles, covariates' effect,
-normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
-the strength of its cycle, to nothing where detection ends.
+Periods come from the values alone (`inference.seasonality.periods`) or are named by the user. The
+weights of the views with and without cycles are earned: the network forecasts the last stretch of
+the context from what comes before it in each view, with everything (periods, cycles, covariates'
+effect, normaliser) found anew on that part. A view's weight falls with the loss that it had there,
+and with the strength of its cycle, to nothing where detection ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
-from moirai_moe_forecaster.inference.periods import Period, find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
     KINDS,
@@ -44,7 +44,8 @@ IMPLAUSIBLE = 10
 """Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Rule:
     """How losses and strengths of cycles become weights, chosen on held-out data.
 
     Attributes
@@ -69,14 +70,14 @@ class Rule(NamedTuple):
 
 
 RULE = Rule()
-NAMED = RULE._replace(prior=0.1)
+NAMED = replace(RULE, prior=0.1)
 """For periods that a user names: views with and without them start even."""
 
 
 def detect_seasons(
     network: MoiraiMoE,
     batch: Sequence[Series],
-    rests: Sequence[Series],
+    residuals: Sequence[Series],
     load: Load,
     season_length: SeasonLength,
     *,
@@ -89,17 +90,17 @@ def detect_seasons(
     ----------
     network : MoiraiMoE
     batch : sequence of Series
-    rests : sequence of Series
+    residuals : sequence of Series
         Of which what covariates explain was taken out.
     load : Load
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     regress : bool
         Whether known-future covariates act through a regression.
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
     """
-    found = [_without_views(series, season_length) for series in rests]
+    found = _plain_seasons(residuals, season_length)
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
     passes = load.horizon / (network.config.patch_size * network.config.output_patches)
     rule = RULE if season_length == "auto" else NAMED
@@ -120,11 +121,17 @@ def detect_seasons(
     return found
 
 
-def _without_views(series: Series, season_length: SeasonLength) -> Seasons:
-    periods = [periods_of(values, season_length) for values in series.target]
-    weights = np.zeros((len(KINDS), len(periods)))
-    weights[KINDS.index(PLAIN)] = 1.0
-    return Seasons(periods, weights)
+def _plain_seasons(batch: Sequence[Series], season_length: SeasonLength) -> list[Seasons]:
+    """Find the periods of series of which only the plain view counts as yet."""
+    variates = [values for series in batch for values in series.target]
+    periods = iter(periods_of(variates, season_length))
+    found = []
+    for series in batch:
+        own = [next(periods) for _ in series.target]
+        weights = np.zeros((len(KINDS), len(own)))
+        weights[KINDS.index(PLAIN)] = 1.0
+        found.append(Seasons(own, weights))
+    return found
 
 
 def strengths(periods: Sequence[Sequence[Period]]) -> Array:
@@ -163,15 +170,22 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     return weights / weights.sum(0)
 
 
-def periods_of(values: Array, season_length: SeasonLength) -> list[Period]:
-    """Periods of one variate (time,); of named ones those that what is observed holds twice."""
+def periods_of(variates: Iterable[Array], season_length: SeasonLength) -> list[list[Period]]:
+    """Periods of each variate (time,); of named ones those that what is observed holds twice."""
     if season_length is None:
-        return []
+        return [[] for _ in variates]
     if season_length == "auto":
-        return find_periods(values, MOST_PERIODS)
+        return find_all_periods(variates, MOST_PERIODS)
+    return [
+        [Period(length, 1.0) for length in season_length if 2 * length <= held]
+        for held in map(_held, variates)
+    ]
+
+
+def _held(values: Array) -> int:
+    """Steps from the first observed one to the last."""
     seen = np.flatnonzero(~np.isnan(values))
-    held = seen[-1] + 1 - seen[0] if len(seen) else 0
-    return [Period(length, 1.0) for length in season_length if 2 * length <= held]
+    return int(seen[-1] + 1 - seen[0]) if len(seen) else 0
 
 
 def _hindcast_losses(
@@ -196,12 +210,12 @@ def _hindcast_losses(
     firsts = [_first(batch[index], stretches[index]) for index in tried]
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
-        firsts, effects = take_out(network, firsts, load, **limits)
+        firsts, effects = split_residuals(network, firsts, load, **limits)
     losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
-    for index, first, effect in zip(tried, firsts, effects, strict=True):
+    refound = _plain_seasons(firsts, season_length)
+    for index, first, effect, known in zip(tried, firsts, effects, refound, strict=True):
         steps = stretches[index]
-        known = _without_views(first, season_length)
         last = _plausible(batch[index].target[:, -steps:] - effect, first.target)
         views = make_views(first, known.periods, known.possible, steps)
         for kind, view in zip(known.possible, views, strict=True):
@@ -209,7 +223,9 @@ def _hindcast_losses(
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
             memory = max(spans[index] / size, 1.0)
-            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            hindcasts.append(
+                Hindcast(series=series, stretch=steps // size, memory=memory, scale=view.scale)
+            )
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True

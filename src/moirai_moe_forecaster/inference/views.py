@@ -11,30 +11,31 @@ cycle
 profile
     All cycles taken out, and what is left divided by its usual size at each phase of the first.
 
-Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
-forecaster of values of any sign, but a network learns it only approximately, and the average of
-both errs less. Long contexts of measurements often have a shape with a meaning (nothing below zero,
-peaks by day), which their mirror image lacks.
+Short contexts are forecast with their sign flipped as well, in every view. Up and down should mean
+nothing to a forecaster of values of any sign, but a network learns it only approximately, and the
+average of both errs less. Long contexts of measurements often have a shape with a meaning (nothing
+below zero, peaks by day), which they lack with the sign flipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.periods import Period
-from moirai_moe_forecaster.inference.seasons import CYCLE, KINDS, PLAIN
+from moirai_moe_forecaster.inference.seasonality.cycles import ContinuedCycles, find_cycles
+from moirai_moe_forecaster.inference.seasonality.periods import Period
+from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
 
 CLEAR = 0.1
 """Strength of a further period from which on all of its cycle is taken out."""
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class View:
     """One way to look at a series.
 
     Attributes
@@ -49,10 +50,10 @@ class View(NamedTuple):
     effect: Array
     scale: Array
 
-    def mirrored(self) -> View:
-        """Turn the targets upside down; covariates stay."""
+    def sign_flipped(self) -> View:
+        """Flip the sign of the targets; covariates stay."""
         series = self.series._replace(target=-self.series.target)
-        return View(series, self.effect, -self.scale)
+        return View(series=series, effect=self.effect, scale=-self.scale)
 
 
 def make_views(
@@ -70,25 +71,41 @@ def make_views(
         Of `KINDS`.
     horizon : int
     """
-    context = series.target.shape[1]
-    effects = np.zeros((len(KINDS), len(series.target), context + horizon))
-    scales = np.ones_like(effects)
-    for variate, values in enumerate(series.target):
-        found = periods[variate]
-        if found and set(kinds) != {PLAIN}:
-            cycles = cycles_of(values, found, horizon)
-            effects[1:, variate] = cycles.level + cycles.all
-            scales[1:, variate] = cycles.spread
-            if len(found) > 1:
-                effects[KINDS.index(CYCLE), variate] = cycles.first
-                scales[KINDS.index(CYCLE), variate] = 1.0
-    views = []
-    for kind in map(KINDS.index, kinds):
-        effect, scale = effects[kind], scales[kind]
-        target = (series.target - effect[:, :context]) / scale[:, :context]
-        seen = series._replace(target=target)
-        views.append(View(seen, effect[:, context:], scale[:, context:]))
-    return views
+    cycles: list[ContinuedCycles | None] = [None] * len(series.target)
+    if set(kinds) != {PLAIN}:
+        cycles = [
+            cycles_of(values, found, horizon) if found else None
+            for values, found in zip(series.target, periods, strict=True)
+        ]
+    return [_view(series, cycles, kind, horizon) for kind in kinds]
+
+
+def _view(
+    series: Series, cycles: Sequence[ContinuedCycles | None], kind: str, horizon: int
+) -> View:
+    variates, context = series.target.shape
+    if kind == PLAIN:
+        return View(
+            series=series,
+            effect=np.zeros((variates, horizon)),
+            scale=np.ones((variates, horizon)),
+        )
+    effect = np.zeros((variates, context + horizon))
+    scale = np.ones_like(effect)
+    for variate, found in enumerate(cycles):
+        if found is None:
+            continue
+        if kind == CYCLE and found.several:
+            effect[variate] = found.first
+        else:
+            effect[variate] = found.level + found.all
+            scale[variate] = found.spread
+    target = (series.target - effect[:, :context]) / scale[:, :context]
+    return View(
+        series=series._replace(target=target),
+        effect=effect[:, context:],
+        scale=scale[:, context:],
+    )
 
 
 def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:
@@ -123,7 +140,7 @@ def bring_together(parts: Sequence[Marginals], views: Sequence[View], weights: A
     quantiles, mean = np.zeros(main.quantiles.shape), np.zeros(main.mean.shape)
     for part, view, weight in zip(parts, views, weights, strict=True):
         nodes = part.quantiles * part.scale[:, None, None] + part.location[:, None]
-        # of a mirror image, the highest quantile is the lowest
+        # where the sign is flipped, the highest quantile is the lowest
         nodes = np.where((view.scale < 0).T, nodes[:, ::-1], nodes)
         quantiles += weight * (nodes * view.scale.T + view.effect.T)
         centre = part.mean * part.scale[:, None] + part.location

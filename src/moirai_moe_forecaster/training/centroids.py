@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.nn import functional as F
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -84,10 +88,9 @@ def token_clusters(
     network: MoiraiMoE, batches: Iterable[TokenBatch], num_experts: int, seed: int
 ) -> list[Tensor]:
     """Cluster each layer's token representations: per layer, centroids (num_experts, d_model)."""
-    generator = torch.Generator().manual_seed(seed)
     layers = token_representations(network, batches)
     log.info("clustering %d tokens of %d layers", len(layers[0]), len(layers))
-    return [kmeans(points, num_experts, generator) for points in layers]
+    return [kmeans(points, num_experts, seed) for points in layers]
 
 
 @torch.no_grad()
@@ -126,23 +129,24 @@ def token_representations(network: MoiraiMoE, batches: Iterable[TokenBatch]) -> 
     return [torch.cat(layer) for layer in layers]
 
 
-def kmeans(points: Tensor, count: int, generator: torch.Generator, iterations: int = 100) -> Tensor:
-    """Cluster points by Lloyd's algorithm from k-means++ seeds.
+def kmeans(points: Tensor, count: int, seed: int, iterations: int = 100) -> Tensor:
+    """Cluster points by scikit-learn's k-means: Lloyd's algorithm from greedy k-means++ seeds.
 
     Parameters
     ----------
     points : Tensor, (point, dimension)
+        On any device.
     count : int
         How many clusters.
-    generator : torch.Generator
-        On the CPU, whatever the device of `points`.
+    seed : int
+        Of the first centroids.
     iterations : int, default=100
         At most; fewer if no point changes its cluster any more.
 
     Returns
     -------
     Tensor, (count, dimension)
-        The means of `count` clusters, none of them empty.
+        The means of `count` clusters, none of them empty, on the device of `points`.
 
     Raises
     ------
@@ -151,64 +155,16 @@ def kmeans(points: Tensor, count: int, generator: torch.Generator, iterations: i
     """
     if not points.isfinite().all():
         raise InvalidInputError("cannot cluster points that are not finite; did training diverge?")
-    # distances by products are fast, and lose no digits where the points lie around the origin
-    middle = points.mean(0)
-    points = points - middle
-    lengths = points.square().sum(1)
-    centroids = _seeds(points, count, generator)
-    clusters = torch.full_like(lengths, -1, dtype=torch.long)
-    for _ in range(iterations):
-        # squared distances, but for the points' own lengths, which change no comparison
-        squares = torch.addmm(centroids.square().sum(1), points, centroids.T, alpha=-2)
-        smallest, nearest = squares.min(1)
-        nearest = _without_empty(nearest, lengths + smallest, count)
-        if torch.equal(nearest, clusters):
-            break
-        clusters = nearest
-        # by a product instead of a scattered sum, whose order and so rounding vary on a GPU
-        members = F.one_hot(clusters, count).to(points.dtype).T
-        centroids = members @ points / members.sum(1, keepdim=True)
-    return centroids + middle
-
-
-def _without_empty(clusters: Tensor, distance: Tensor, count: int) -> Tensor:
-    """Give every empty cluster the point that is served worst and not alone in its cluster."""
-    clusters, sizes = clusters.clone(), torch.bincount(clusters, minlength=count)
-    for empty in (sizes == 0).nonzero().flatten().tolist():
-        worst = torch.where(sizes[clusters] > 1, distance, -torch.inf).argmax()
-        sizes[clusters[worst]] -= 1
-        sizes[empty] += 1
-        clusters[worst] = empty
-    return clusters
-
-
-def _seeds(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++: draw candidates by squared distance to the seeds, keep the best of each."""
-    trials = 2 + int(math.log(count))
-    seeds = points[_draw(torch.ones(len(points), device=points.device), 1, generator)]
-    nearest = _squared_distances(points, seeds)[:, 0]
-    while len(seeds) < count:
-        if not nearest.any():
-            raise InvalidInputError(
-                f"{count} clusters need as many distinct points, there are {len(seeds)}: "
-                "give more tokens"
-            )
-        candidates = points[_draw(nearest, trials, generator)]
-        reduced = torch.minimum(nearest[:, None], _squared_distances(points, candidates))
-        best = reduced.sum(0).argmin()
-        seeds, nearest = torch.cat((seeds, candidates[best, None])), reduced[:, best]
-    return seeds
-
-
-def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw indices with the given weights."""
-    # on the CPU, as some devices know no double precision, which sums of so many weights need
-    cumulative = weights.cpu().double().cumsum(0)
-    uniform = torch.rand(count, generator=generator, dtype=torch.double)
-    drawn = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
-    return drawn.clamp_max(len(weights) - 1).to(weights.device)
-
-
-def _squared_distances(points: Tensor, others: Tensor) -> Tensor:
-    """Distances that are exactly 0 between equal points: (point, other)."""
-    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").square()
+    values = points.cpu().numpy()
+    algorithm = KMeans(count, n_init=1, max_iter=iterations, tol=0, random_state=seed)
+    try:
+        # one thread: several sum the members of a cluster in an order that varies between runs
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            algorithm.fit(values)
+    except (ConvergenceWarning, ValueError) as error:
+        raise InvalidInputError(
+            f"{count} clusters need as many distinct points, there are "
+            f"{len(np.unique(values, axis=0))}: give more tokens"
+        ) from error
+    return torch.from_numpy(algorithm.cluster_centers_).to(points)

@@ -1,20 +1,22 @@
-"""The processes that train together: started by torchrun, or one alone."""
+"""The processes that train together, and tensors of which each holds a part (FSDP2)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from moirai_moe_forecaster.errors import InvalidInputError
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Processes:
     """This process among those that train together.
 
     Attributes
@@ -30,6 +32,11 @@ class Processes(NamedTuple):
     rank: int
     world_size: int
     device: torch.device
+
+
+def single_process(device: torch.device) -> Processes:
+    """Return a process that trains by itself."""
+    return Processes(rank=0, world_size=1, device=device)
 
 
 @contextmanager
@@ -58,9 +65,9 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
         dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         if _are_joined():
-            yield Processes(dist.get_rank(), dist.get_world_size(), mine)
+            yield Processes(rank=dist.get_rank(), world_size=dist.get_world_size(), device=mine)
         else:
-            yield Processes(0, 1, mine)
+            yield single_process(mine)
     finally:
         if owned:
             dist.destroy_process_group()
@@ -85,6 +92,75 @@ def largest_over_processes(number: int, device: torch.device) -> int:
     largest = torch.tensor(number, device=device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest.item())
+
+
+def shard(module: nn.Module, blocks: Iterable[nn.Module], processes: Processes) -> None:
+    """Share weights, gradients and the optimiser's moments out to the processes (FSDP2).
+
+    Parameters
+    ----------
+    module : Module
+        Computes the loss in its `forward`.
+    blocks : iterable of Module
+        Parts of it whose weights are gathered one after another.
+    processes : Processes
+
+    Raises
+    ------
+    InvalidInputError
+        If there is one process only.
+    """
+    if processes.world_size == 1:
+        raise InvalidInputError(
+            "sharding needs several processes, got one: start them with torchrun, "
+            "or train without it"
+        )
+    # imported here and below, as it takes seconds that most runs need not spend
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(processes.device.type, (processes.world_size,))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    # not FSDP's default for the outermost module, which would stay whole after a validation
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return the full tensor; every process must take part."""
+    detached: Any = tensor.detach()
+    return detached.full_tensor() if _is_sharded(tensor) else detached
+
+
+def part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor, sharing its memory."""
+    detached: Any = tensor.detach()
+    return detached.to_local() if _is_sharded(tensor) else detached
+
+
+def like(tensor: Tensor, values: Tensor) -> Tensor:
+    """Lay out the same full `values` of every process as `tensor` is, and on its device."""
+    values = values.to(tensor.device)
+    if not _is_sharded(tensor):
+        return values
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    model = cast(DTensor, tensor)
+    return distribute_tensor(values, model.device_mesh, model.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def swap(some: list[Tensor], others: list[Tensor]) -> None:
+    """Exchange the values of tensors pairwise."""
+    for one, other in zip(some, others, strict=True):
+        kept = one.clone()
+        one.copy_(other)
+        other.copy_(kept)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, told without importing that class."""
+    return hasattr(tensor, "full_tensor")
 
 
 def _are_joined() -> bool:

@@ -20,11 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.distributed import Processes
+from moirai_moe_forecaster.training.distributed import Processes, like, part, shard, swap, whole
 from moirai_moe_forecaster.training.initial import set_initial
-from moirai_moe_forecaster.training.muon import Muon
 from moirai_moe_forecaster.training.objective import Objective
-from moirai_moe_forecaster.training.sharding import like, part, shard, swap, whole
+from moirai_moe_forecaster.training.optimiser import new_optimiser
 
 log = logging.getLogger(__name__)
 
@@ -97,41 +96,13 @@ def new_state(
     plain = Objective(network)
     objective: nn.Module = plain
     if sharded:
-        shard(plain, processes)
+        shard(plain, network.blocks, processes)
     elif processes.world_size > 1:
         objective = DistributedDataParallel(plain)
     optimiser = new_optimiser(network, training)
     average = [part(p).clone() for p in network.parameters()] if training.ema_decay else None
     skipped = torch.zeros(2, dtype=torch.long, device=processes.device)
     return State(network, objective, optimiser, average, 0, skipped)
-
-
-def new_optimiser(network: MoiraiMoE, training: TrainConfig) -> torch.optim.AdamW:
-    """AdamW of all parameters that are to be trained, with weight decay on matrices alone.
-
-    With Muon, the matrices of attention and experts are stepped by it.
-    """
-    named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    matrices = {
-        name for name, p in named.items() if p.ndim >= 2 and p.numel() > network.config.d_model
-    }
-    inner = set()
-    if training.optimiser == "muon":
-        inner = {n for n in matrices if ".attention." in n or ".experts." in n} - {
-            n for n in matrices if n.endswith("variate_bias")
-        }
-    kinds: list[tuple[set[str], dict[str, Any]]] = [
-        (matrices - inner, {"weight_decay": training.weight_decay}),
-        (named.keys() - matrices, {"weight_decay": 0.0}),
-    ]
-    if inner:
-        kinds.append((inner, {"weight_decay": training.weight_decay, "orthogonal": True}))
-    groups = [
-        {"params": [p for name, p in named.items() if name in names], **options}
-        for names, options in kinds
-    ]
-    kind = Muon if inner else torch.optim.AdamW
-    return kind(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 def final_network(state: State, processes: Processes) -> MoiraiMoE:

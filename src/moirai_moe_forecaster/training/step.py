@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from moirai_moe_forecaster.config import Precision, TrainConfig
-from moirai_moe_forecaster.training.distributed import Processes, sum_over_processes
+from moirai_moe_forecaster.training.distributed import Processes, part, sum_over_processes, whole
 from moirai_moe_forecaster.training.objective import MicroBatch
-from moirai_moe_forecaster.training.sharding import part, whole
 from moirai_moe_forecaster.training.state import State
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
     """What a step saw, over all micro-batches and processes, on the device: no one waits for it.
 
     Attributes
@@ -75,7 +75,13 @@ def train_step(
     state.optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
     state.optimiser.step()
     _advance(state, finite, training.ema_decay)
-    return StepResult(likelihood, balance, norm, weight, torch.stack(counts).sum(0))
+    return StepResult(
+        loss=likelihood,
+        balance=balance,
+        gradient_norm=norm,
+        weight=weight,
+        counts=torch.stack(counts).sum(0),
+    )
 
 
 @torch.no_grad()

@@ -19,11 +19,13 @@ from moirai_moe_forecaster.config import Precision, TrainConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
+from moirai_moe_forecaster.inference.options import context_points, regresses
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.objective import Objective
-from moirai_moe_forecaster.training.state import State, new_optimiser, saved_settings
+from moirai_moe_forecaster.training.optimiser import new_optimiser
+from moirai_moe_forecaster.training.state import State, saved_settings
 from moirai_moe_forecaster.training.stopping import Stop
 from moirai_moe_forecaster.tuning.held_out import Split, default_horizon, split
 from moirai_moe_forecaster.tuning.lora import LoraConfig, lora_state, merge_lora
@@ -85,7 +87,9 @@ def fine_tune(
     check_count("max_steps", max_steps)
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    length = pipeline.used_context_length(context_length)
+    if context_length is not None:
+        check_count("context_length", context_length)
+    length = context_points(pipeline.config, context_length)
     series = read_series(y, 0, past_covariates, future_covariates).series
     ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
     divided = split(series, check_count("horizon", ahead), validation, length)
@@ -108,7 +112,7 @@ def fine_tune(
             batch_size,
             length,
             ahead,
-            pipeline.regresses(),
+            regresses(pipeline.config),
             SERIES_BALANCE,
             seed,
         )

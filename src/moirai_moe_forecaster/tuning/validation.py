@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moirai_moe_forecaster.data.series import Array
+from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.evaluation.metrics import (
     COVERAGES,
     LEVELS,
@@ -16,7 +16,8 @@ from moirai_moe_forecaster.evaluation.metrics import (
     needed_levels,
     score_terms,
 )
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.engine import forecast
+from moirai_moe_forecaster.inference.options import ForecastOptions
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.tuning.held_out import HeldOut
 
@@ -112,22 +113,17 @@ def evaluate(
         Passed through.
     batch_size : int, optional
     """
-    contexts = [window.series.target[:, : window.cut].T for window in windows]
-    past = [window.series.past[:, : window.cut].T for window in windows]
-    future = [window.series.future.T for window in windows]
-    forecast = MoiraiMoEPipeline(network).predict(
-        contexts,
-        horizon,
-        past_covariates=_given(past),
-        future_covariates=_given(future),
-        context_length=context_length,
-        num_paths=PATHS,
-        batch_size=batch_size,
-        random_state=0,
+    contexts = [
+        Series(target[:, : window.cut], past[:, : window.cut], future)
+        for window in windows
+        for target, past, future in [window.series]
+    ]
+    options = ForecastOptions(
+        horizon=horizon, context_length=context_length, num_paths=PATHS, batch_size=batch_size
     )
     metrics = ("WQL", *(f"coverage_{percent}" for percent in COVERAGES))
     levels = needed_levels(metrics, LEVELS, samples=False)
-    quantiles = forecast.quantile(levels)
+    quantiles = forecast(network, contexts, options).quantile(levels)
     variates = [len(window.series.target) for window in windows]
     found = np.concatenate(
         [
@@ -136,14 +132,15 @@ def evaluate(
         ]
     )
     labels = np.concatenate([window.label for window in windows])
-    rows = [row for context in contexts for row in context.T]
-    prediction = Prediction(levels, found, found[:, levels.index(0.5)])
+    rows = [row for context in contexts for row in context.target]
+    prediction = Prediction.of(levels, found)
     terms = score_terms(labels, rows, 1, prediction, metrics)
-    losses = Losses(*terms["WQL"][:2], _scaled(terms["WQL"].numerator, rows, labels))
+    wql = terms["WQL"]
+    losses = Losses(wql.numerator, wql.denominator, _scaled(wql.numerator, rows, labels))
     coverage = {percent: terms[f"coverage_{percent}"].pooled() for percent in COVERAGES}
     scaled = losses.scaled[~np.isnan(losses.scaled)]
     mean = float(scaled.mean()) if len(scaled) else math.nan
-    return Evaluation(step, terms["WQL"].pooled(), mean, coverage), losses
+    return Evaluation(step, wql.pooled(), mean, coverage), losses
 
 
 def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> Array:
@@ -151,7 +148,3 @@ def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> Array:
     deviation = np.array([np.nanmean(np.abs(row - np.nanmean(row))) for row in contexts])
     unit = deviation * (~np.isnan(labels)).sum(1)
     return np.divide(loss, unit, out=np.full(len(loss), np.nan), where=unit > 0)
-
-
-def _given(covariates: list[Array]) -> list[Array] | None:
-    return covariates if any(part.shape[1] for part in covariates) else None

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from moirai_moe_forecaster.config import OFFICIAL_MIXTURE, Component
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.model.distribution.components import (
     LogNormal,
     NegativeBinomial,

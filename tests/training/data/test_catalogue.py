@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.training.data.catalogue import catalogue
-from moirai_moe_forecaster.training.data.corpus import Source, source_shares
+from moirai_moe_forecaster.training.data.catalogue import catalogue, source_shares
+from moirai_moe_forecaster.training.data.corpus import Source
 
 
 def source(weight: float, lengths: list[int]) -> Source:

@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.training.data.catalogue import LARGEST_SOURCE_SHARE, source_shares
 from moirai_moe_forecaster.training.data.corpus import (
-    LARGEST_SOURCE_SHARE,
     Source,
     _flat,
+    calendar_steps,
     corpus_from_frame,
     corpus_from_series,
     hold_out,
     read_corpus,
-    source_shares,
+    relate,
 )
 
 
@@ -216,3 +217,26 @@ def test_no_source_is_drawn_more_often_than_the_cap() -> None:
     assert shares[1] == pytest.approx(2 * shares[0])
     np.testing.assert_allclose(source_shares([1, 99]), [0.5, 0.5])
     np.testing.assert_allclose(source_shares([1, 0, 99]), [0.5, 0, 0.5])
+
+
+FREQUENCIES = ["h", "15min", "D", "B", "W-MON", "2W", "14D", "MS", "2MS", "QS-OCT", "YS", "ME"]
+
+
+@pytest.mark.parametrize("freq", FREQUENCIES)
+def test_successive_times_of_a_frequency_have_successive_numbers(freq: str) -> None:
+    times = pd.date_range("1968-02-05", periods=50, freq=freq).to_numpy()
+    steps = calendar_steps(times, freq)
+    assert (np.diff(steps) == 1).all()
+
+
+def test_an_unknown_frequency_is_named() -> None:
+    with pytest.raises(InvalidInputError, match="fortnightly"):
+        calendar_steps(np.array(["2020-01-01"], dtype="datetime64[ns]"), "fortnightly")
+
+
+def test_series_whose_calendar_is_not_known_are_related_by_length() -> None:
+    start = np.array(["2020-01-01", "2020-01-02", "NaT", "2020-01-01"], dtype="datetime64[ns]")
+    relation, clock = relate(["D", "D", "D", "nonsense"], start, np.array([5, 5, 5, 5]))
+    assert relation[0] == relation[1]
+    assert len(set(relation.tolist())) == 3
+    assert clock[1] - clock[0] == 1

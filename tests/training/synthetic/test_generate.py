@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from moirai_moe_forecaster.training.synthetic import (
-    chaos,
     domains,
-    economic_series,
     generate,
     statistical,
-    trends,
+    structural,
 )
 from moirai_moe_forecaster.training.synthetic.primitives import Process, standardise
 
@@ -208,14 +206,14 @@ def test_oscillators_have_one_frequency() -> None:
 
 
 def test_logistic_map_is_a_parabola_of_its_past() -> None:
-    series = draw(chaos.logistic_map)
+    series = draw(statistical.logistic_map)
     past, present = series[:, :-1], series[:, 1:]
     fit = explained(present, past, past.square())
     assert fit.median() > 0.7
     assert (autocorrelation(series, 1) < 0).float().mean() > 0.8
 
 
-@pytest.mark.parametrize("process", [chaos.lorenz, chaos.mackey_glass])
+@pytest.mark.parametrize("process", [statistical.lorenz, statistical.mackey_glass])
 def test_chaotic_flows_are_smooth_bounded_and_never_settle(process: Process) -> None:
     series = draw(process, count=20)
     assert (autocorrelation(series, 1) > 0.9).all()
@@ -225,7 +223,7 @@ def test_chaotic_flows_are_smooth_bounded_and_never_settle(process: Process) -> 
 
 def test_lorenz_visits_both_lobes_at_the_classical_size() -> None:
     # z of the Lorenz system is positive, x and y change sign; x stays within about 20.
-    series = draw(chaos.lorenz, count=60, length=3000)[:, 1000:]
+    series = draw(statistical.lorenz, count=60, length=3000)[:, 1000:]
     upright = series.amin(1) > 0
     assert 0.15 < upright.float().mean() < 0.55
     lobes = series[~upright]
@@ -235,7 +233,7 @@ def test_lorenz_visits_both_lobes_at_the_classical_size() -> None:
 
 
 def test_mackey_glass_obeys_its_delay_equation() -> None:
-    series = draw(chaos.mackey_glass, count=30, length=400).double()
+    series = draw(statistical.mackey_glass, count=30, length=400).double()
     feedback = series[:, 30:] - 0.9 * series[:, 29:-1]
     power = torch.linspace(8, 11, 31, dtype=torch.float64)[:, None, None]
     errors = []
@@ -249,24 +247,24 @@ def test_mackey_glass_obeys_its_delay_equation() -> None:
 
 
 def test_lines_bend_rarely() -> None:
-    bends = draw(trends.piecewise_trend).double().diff(n=2, dim=1).abs() > 1e-3
+    bends = draw(structural.piecewise_trend).double().diff(n=2, dim=1).abs() > 1e-3
     assert bends.float().mean(1).median() < 0.05
 
 
 def test_growth_saturates() -> None:
-    series = standardise(draw(trends.growth))
+    series = standardise(draw(structural.growth))
     steps = series.diff(dim=1).abs()
     busiest = steps.topk(steps.shape[1] // 4, dim=1).values.sum(1) / steps.sum(1)
     assert busiest.median() > 0.6
 
 
 def test_exponential_trends_are_positive_and_change_by_factors() -> None:
-    series = draw(trends.exponential_trend)
+    series = draw(structural.exponential_trend)
     assert (series > 0).all()
     assert (series.amax(1) / series.amin(1)).median() > 5
 
 
-@pytest.mark.parametrize("process", [process for process, _ in trends.TRENDS])
+@pytest.mark.parametrize("process", [process for process, _ in structural.TRENDS])
 def test_trends_are_persistent(process: Process) -> None:
     assert autocorrelation(draw(process), 1).median() > 0.95
 
@@ -302,7 +300,7 @@ def seasonal_naive_error(series: torch.Tensor, lag: int) -> torch.Tensor:
 
 
 def test_tourism_is_clean_and_hard_to_beat_by_the_value_a_cycle_ago() -> None:
-    series = draw(economic_series.tourism, count=200, length=600)
+    series = draw(domains.tourism, count=200, length=600)
     assert (series > 0).all()
     logarithm = series.log()
     best = torch.stack([seasonal_naive_error(logarithm, lag) for lag in (4, 7, 12, 24, 52)]).amin(0)
@@ -311,7 +309,7 @@ def test_tourism_is_clean_and_hard_to_beat_by_the_value_a_cycle_ago() -> None:
 
 
 def test_tourism_seasons_change_their_depth_slowly() -> None:
-    steps = draw(economic_series.tourism, count=100, length=2080).log().diff(dim=1)
+    steps = draw(domains.tourism, count=100, length=2080).log().diff(dim=1)
     depth = steps.unfold(1, 104, 104).std(2)
     near, far = ((depth[:, k:] / depth[:, :-k]).log().abs().mean() for k in (1, 8))
     assert far > 0.14
@@ -319,7 +317,7 @@ def test_tourism_seasons_change_their_depth_slowly() -> None:
 
 
 def test_national_accounts_grow_even_over_few_points() -> None:
-    series = draw(economic_series.national_accounts, count=300, length=48)
+    series = draw(domains.national_accounts, count=300, length=48)
     assert (series > 0).all()
     logarithm = series.log()
     line = torch.arange(48.0).expand(300, -1)
@@ -331,7 +329,7 @@ def test_national_accounts_grow_even_over_few_points() -> None:
 
 
 def test_some_national_accounts_have_quarters_or_months() -> None:
-    steps = draw(economic_series.national_accounts, count=300, length=120).log().diff(dim=1)
+    steps = draw(domains.national_accounts, count=300, length=120).log().diff(dim=1)
     strength = seasonal_strength(steps, (4, 12))
     assert 0.1 < (strength > 0.5).float().mean() < 0.5
 
@@ -395,7 +393,7 @@ def test_sensors_repeat_values() -> None:
 
 
 def test_staircases_rarely_change() -> None:
-    changes = (draw(trends.staircase).diff(dim=1) != 0).float().mean(1)
+    changes = (draw(structural.staircase).diff(dim=1) != 0).float().mean(1)
     assert changes.median() < 0.1
 
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.inference.engine import forecast
 from moirai_moe_forecaster.inference.forecast import Forecast
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.options import ForecastOptions, context_points
+from moirai_moe_forecaster.model.network import MoiraiMoE
 
 
 def read_batch(batch: Any, shift: int, horizon: int) -> list[Series]:
@@ -52,7 +54,7 @@ def read_batch(batch: Any, shift: int, horizon: int) -> list[Series]:
 
 
 def forecast_arrays(
-    pipeline: MoiraiMoEPipeline,
+    network: MoiraiMoE,
     contexts: Sequence[Series],
     horizon: int,
     read: Callable[[Forecast], Array],
@@ -66,18 +68,13 @@ def forecast_arrays(
     """
     components = len(contexts[0].target)
     result = np.full((len(contexts), count, horizon, components), np.nan)
-    longest = pipeline.max_context_length
+    longest = context_points(network.config)
     seen = [~np.isnan(series.last(longest).target).all(1) for series in contexts]
     rows = [row for row, present in enumerate(seen) if present.any()]
     if not rows:
         return result
-    covariates: dict[str, Any] = {
-        name: [getattr(contexts[row], part).T for row in rows]
-        for name, part in (("past_covariates", "past"), ("future_covariates", "future"))
-        if len(getattr(contexts[0], part))
-    }
-    targets = [contexts[row].target[seen[row]].T for row in rows]
-    values = read(pipeline.predict(targets, horizon, **covariates, **options))
+    some = [contexts[row]._replace(target=contexts[row].target[seen[row]]) for row in rows]
+    values = read(forecast(network, some, ForecastOptions(horizon=horizon, **options)))
     for row, value in zip(rows, values, strict=True):
         result[row][..., seen[row]] = value[..., : seen[row].sum()]
     return result

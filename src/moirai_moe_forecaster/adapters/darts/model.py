@@ -32,9 +32,10 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
     set_defaults,
 )
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
+from moirai_moe_forecaster.inference.model_cache import Source, last_written, shared_pipeline
+from moirai_moe_forecaster.inference.options import seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
@@ -202,9 +203,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
                 raise_log(ValueError(f"`local_dir` {local_dir} is not a directory."))
             # safe loading knows no path objects, and other processes may be elsewhere
             self.model_params["local_dir"] = os.path.abspath(local_dir)
-        if not (isinstance(season_length, str) and season_length == "auto"):
-            # nor does it know numbers of numpy
-            self.model_params["season_length"] = read_season_length(season_length)
+        # nor does it know numbers of numpy
+        self.model_params["season_length"] = read_season_length(season_length)
         if enable_finetuning:
             set_defaults(self.model_params, enable_finetuning)
         self._kept = None
@@ -214,7 +214,9 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
 
     def _check_context_length(self) -> None:
         length, longest = self.input_chunk_length, self._checkpoint.max_context_length
-        seasons = self._checkpoint.used_season_length(self._season_length)
+        seasons = seasons_looked_for(
+            self._checkpoint.config, read_season_length(self._season_length)
+        )
         if seasons is None and length > longest:
             raise_log(
                 ValueError(

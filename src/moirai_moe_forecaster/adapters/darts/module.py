@@ -28,7 +28,7 @@ from moirai_moe_forecaster.checkpoint.store import meta_network
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.options import regresses
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.tuning.likelihood import continuation_losses, left_to_network
 from moirai_moe_forecaster.tuning.lora import LoraConfig, add_lora, merge_lora, remove_lora
@@ -166,13 +166,10 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         contexts = [series.last(longest) for series in read_batch(batch, shift, steps)]
         future = read_numbers("series", batch.future_target).swapaxes(1, 2)
         future = np.pad(future, ((0, 0), (0, 0), (shift, 0)), constant_values=np.nan)
-        if len(contexts[0].future):
-            with self._forecasting() as pipeline:
-                if pipeline.regresses():
-                    contexts, rests = left_to_network(
-                        self.network, contexts, [*future], shift + steps
-                    )
-                    future = np.stack(rests)
+        if len(contexts[0].future) and regresses(config):
+            with self._forecasting():
+                contexts, rests = left_to_network(self.network, contexts, [*future], shift + steps)
+            future = np.stack(rests)
         losses, scored = continuation_losses(self.network, contexts, torch.from_numpy(future))
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)
@@ -182,7 +179,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         """Return (series, level, time, component)."""
         levels = MEDIAN if self.likelihood is None else self.likelihood.quantiles
         return self._read(
-            contexts, horizon, lambda f: f.quantile(levels), len(levels), random_state=QUANTILE_SEED
+            contexts, horizon, lambda f: f.quantile(levels), len(levels), seed=QUANTILE_SEED
         )
 
     def _samples(self, contexts: Sequence[Series], horizon: int) -> Array:
@@ -190,26 +187,22 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         seed = _draw_seed() if self._samples_seed is None else self._samples_seed
         count = self.pred_num_samples
         return self._read(
-            contexts, horizon, lambda f: f.samples, count, num_samples=count, random_state=seed
+            contexts, horizon, lambda f: f.samples, count, num_samples=count, seed=seed
         )
 
     def _read(
         self, contexts: Sequence[Series], horizon: int, read: Any, *args: Any, **options: Any
     ) -> Array:
         options["season_length"] = self.season_length
-        with self._forecasting() as pipeline:
-            return forecast_arrays(pipeline, contexts, horizon, read, *args, **options)
+        with self._forecasting():
+            return forecast_arrays(self.network, contexts, horizon, read, *args, **options)
 
     @contextmanager
-    def _forecasting(self) -> Iterator[MoiraiMoEPipeline]:
-        """Put the native interface around the network for a while."""
-        training = self.network.training
+    def _forecasting(self) -> Iterator[None]:
+        """Let the network forecast as it does elsewhere for a while."""
         # adapters are added to their weights once, not at every use
         with _numbers_as_they_are(self.device), parametrize.cached():
-            try:
-                yield MoiraiMoEPipeline(self.network)
-            finally:
-                self.network.train(training)
+            yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from moirai_moe_forecaster.adapters.sktime.tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.shared import Source, last_written
+from moirai_moe_forecaster.inference.model_cache import Source, last_written
 
 
 def check_parameters(forecaster: Any) -> None:
@@ -30,8 +30,7 @@ def check_parameters(forecaster: Any) -> None:
     for name in ("context_length", "num_paths", "batch_size"):
         if getattr(forecaster, name) is not None:
             check_count(name, getattr(forecaster, name))
-    if not (isinstance(forecaster.sp, str) and forecaster.sp == "auto"):
-        read_season_length(forecaster.sp, "sp")
+    read_season_length(forecaster.sp, "sp")
 
 
 def read_source(forecaster: Any) -> Source:

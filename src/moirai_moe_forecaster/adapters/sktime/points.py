@@ -17,9 +17,16 @@ from moirai_moe_forecaster.adapters.sktime.instances import (
 )
 from moirai_moe_forecaster.data.numbers import Array
 from moirai_moe_forecaster.data.series import read_series
+from moirai_moe_forecaster.inference.engine import forecast
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.options import (
+    context_points,
+    read_options,
+    regresses,
+    seasons_looked_for,
+)
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 
 
 class Points(NamedTuple):
@@ -28,7 +35,7 @@ class Points(NamedTuple):
     Attributes
     ----------
     nodes : ndarray, (row, variate, node)
-        Values at the levels of `inference.marginal`.
+        Values at the levels of `inference.quantile_grid`.
     labels : Index
         Of the rows.
     ranks : ndarray of int, (row, variate, sample), or None
@@ -71,19 +78,20 @@ def forecast_points(
     horizon = max(len(instance.ahead) for instance in instances)
     past, future = context.covariates(instances, horizon, X)
     # what the network reads; the history before that is for cycles
-    longest = pipeline.max_context_length
+    longest = context_points(pipeline.config)
     y = [target_values(instance, longest) for instance in instances]
     positions = [positions_of(instance, longest) for instance in instances]
     nodes = np.empty((0, len(context.y.columns), len(NODE_LEVELS)))
+    settings = read_options(max(horizon, 1), memory_budget=pipeline.memory_budget, **options)
+    batch = read_series(y, horizon, past, future, context_points(pipeline.config)).series
     if any(map(len, positions)):
         parts = in_sample_nodes(
             pipeline.network,
-            read_series(y, horizon, past, future).series,
+            batch,
             positions,
-            regress=pipeline.regresses(),
-            season_length=pipeline.used_season_length(options["season_length"]),
-            batch_size=options["batch_size"],
-            memory_budget=pipeline.memory_budget,
+            regress=regresses(pipeline.config),
+            season_length=seasons_looked_for(pipeline.config, settings.season_length),
+            **settings.limits,
         )
         nodes = np.concatenate([part for part in parts if len(part)])
     ranks = None
@@ -92,11 +100,9 @@ def forecast_points(
         generator = np.random.default_rng(abs(options["random_state"]))
         ranks = generator.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
     if horizon:
-        forecast = pipeline.predict(
-            y, horizon, past_covariates=past, future_covariates=future, **options
-        )
-        nodes = in_order(nodes, forecast.nodes, instances)
+        ahead = forecast(pipeline.network, batch, settings)
+        nodes = in_order(nodes, ahead.nodes, instances)
         if ranks is not None:
-            order = forecast.samples.argsort(1).argsort(1)
+            order = ahead.samples.argsort(1).argsort(1)
             ranks = in_order(ranks, np.moveaxis(order, 1, -1), instances)
     return Points(nodes, context.labels(instances), ranks)

@@ -17,7 +17,6 @@ from moirai_moe_forecaster.adapters.sktime.instances import panel_frequency, tar
 from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.tuning import fine_tune
 from moirai_moe_forecaster.tuning.lora import LoraConfig
 
 # "zero-shot" trains in pretrain only
@@ -32,6 +31,9 @@ ELSEWHERE = {
     "validation": "validation_split",
     "random_state": "random_state",
 }
+KNOWN = sorted(
+    inspect.signature(MoiraiMoEPipeline.fine_tune).parameters.keys() - ELSEWHERE.keys() - {"self"}
+)
 
 
 class TunedWeights:
@@ -150,10 +152,8 @@ def _training_arguments(given: Any) -> dict[str, Any]:
             raise InvalidInputError(
                 f"training_args cannot hold {name!r}: {ELSEWHERE[name]} of the forecaster says it"
             )
-    parameters = inspect.signature(fine_tune).parameters
-    known = sorted(parameters.keys() - ELSEWHERE.keys() - {"self"})
-    if unknown := [name for name in given if name not in known]:
-        raise InvalidInputError(f"unknown training_args {unknown}; known are {known}")
+    if unknown := [name for name in given if name not in KNOWN]:
+        raise InvalidInputError(f"unknown training_args {unknown}; known are {KNOWN}")
     return dict(given)
 
 

@@ -6,38 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.augmentation import augment, hidden_patches
 from moirai_moe_forecaster.training.data.corpus import HELD_OUT_SHARE, Array, Integers, Source
 from moirai_moe_forecaster.training.data.packing import (
     Disturbances,
     Placement,
     TrainingBatch,
-    Window,
+    TrainingWindow,
     assemble,
     fill_rows,
     pack,
 )
 from moirai_moe_forecaster.training.data.sampler import (
     LARGEST_SYSTEM,
-    MOST_MIXED,
     SHORT_LENGTH,
-    UNIFORMS,
-    Draws,
-    Floats,
-    Pools,
-    WindowDrawer,
+    SampledWindows,
+    SyntheticPools,
+    WindowSampler,
+)
+from moirai_moe_forecaster.training.data.window_values import (
+    lose_points,
+    mix,
+    prefix_points,
+    read_pieces,
 )
 from moirai_moe_forecaster.training.synthetic.generate import coupled, synthesise
 
 GROUP_ROWS = 8
 TOKENS_PER_CANDIDATE = 24
 TOKENS_PER_SYNTHETIC = 384
-FEWEST_IN_PREFIX = 4
 
 
 class BatchMaker:
@@ -81,8 +81,8 @@ class BatchMaker:
         self.training = training
         self.device = torch.device(device)
         self._corpus = [source.points for source in sources]
-        self._drawer = WindowDrawer(sources, training, model.patch_size)
-        self._pools: tuple[int, Pools] | None = None
+        self._sampler = WindowSampler(sources, training, model.patch_size)
+        self._pools: tuple[int, SyntheticPools] | None = None
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
         """Return the batch of one step, or a part of it: every `parts`-th group of rows.
@@ -106,15 +106,15 @@ class BatchMaker:
             for group in groups
         ]
         shape = sum(map(len, free)), self.training.row_tokens
-        draws, placement = self._fill(generators, free, pools)
-        points = [*self._corpus, *(pool.reshape(-1) for pool in pools)]
+        windows, placement = self._fill(generators, free, pools)
+        points = [*self._corpus, *(pool.reshape(-1) for pool in pools.arrays)]
         width = int(placement.tokens.max()) * self.model.patch_size
-        pieces = read_pieces(draws, points, width)
-        of = np.repeat(np.arange(len(draws.pieces)), draws.variates)
-        _lose_points(pieces[: len(of)], draws, of, placement.row, generators)
+        pieces = read_pieces(windows, points, width)
+        of = np.repeat(np.arange(len(windows.pieces)), windows.variates)
+        lose_points(pieces[: len(of)], windows, of, placement.row // GROUP_ROWS, generators)
         disturbances = self._disturb(pieces[: len(of)], placement, generators)
         values = torch.from_numpy(pieces).to(self.device, non_blocking=True)
-        values = mix(values, draws)
+        values = mix(values, windows)
         return assemble(
             values, placement, shape, self.model, self.training.series_balance, disturbances
         )
@@ -141,26 +141,20 @@ class BatchMaker:
         return Disturbances(np.concatenate(cycles), np.concatenate(hidden))
 
     def _fill(
-        self, generators: Sequence[np.random.Generator], free: list[list[int]], pools: Pools
-    ) -> tuple[Draws, Placement]:
-        """Draw windows until the rows of all groups are full; windows in the order of rows."""
+        self,
+        generators: Sequence[np.random.Generator],
+        free: list[list[int]],
+        pools: SyntheticPools,
+    ) -> tuple[SampledWindows, Placement]:
+        """Sample windows until the rows of all groups are full; windows in the order of rows."""
         size = self.model.patch_size
         candidates = GROUP_ROWS * self.training.row_tokens // TOKENS_PER_CANDIDATE + 1
-        kept: list[Draws] = []
+        kept: list[SampledWindows] = []
         rows: list[Integers] = []
         while unfilled := [group for group, rooms in enumerate(free) if max(rooms) >= 2]:
-            draws = self._drawer.draw(
-                np.concatenate(
-                    [generators[g].random((UNIFORMS, candidates)) for g in unfilled], axis=1
-                ),
-                np.concatenate(
-                    [generators[g].gamma(1.5, size=(MOST_MIXED, candidates)) for g in unfilled],
-                    axis=1,
-                ),
-                pools,
-            )
+            windows = self._sampler.sample([generators[g] for g in unfilled], candidates, pools)
             needs = list(
-                zip((-(-draws.length // size)).tolist(), draws.variates.tolist(), strict=True)
+                zip((-(-windows.length // size)).tolist(), windows.variates.tolist(), strict=True)
             )
             placed = []
             for turn, group in enumerate(unfilled):
@@ -170,24 +164,23 @@ class BatchMaker:
                 ):
                     placed.append((start + window, GROUP_ROWS * group + row, tokens, variates))
             window, row, tokens, variates = np.array(placed, dtype=np.int64).T
-            chosen = draws.select(window)
+            chosen = windows.select(window)
             kept.append(chosen.cut(variates, np.minimum(chosen.length, tokens * size)))
             rows.append(row)
         in_row = np.concatenate(rows)
         order = np.argsort(in_row, kind="stable")
-        joined = Draws._make(np.concatenate(column) for column in zip(*kept, strict=True))
-        draws = joined.select(order)
+        windows = SampledWindows.joined(kept).select(order)
         placement = Placement(
-            in_row[order],
-            -(-draws.length // size),
-            draws.variates,
-            draws.known_future,
-            draws.length,
-            prefix_points(draws.prefix, draws.length, size),
+            row=in_row[order],
+            tokens=-(-windows.length // size),
+            variates=windows.variates,
+            known_future=windows.known_future,
+            length=windows.length,
+            prefix=prefix_points(windows.prefix, windows.length, size),
         )
-        return draws, placement
+        return windows, placement
 
-    def _pools_of(self, step: int) -> Pools:
+    def _pools_of(self, step: int) -> SyntheticPools:
         """Synthetic series that a stretch of steps shares, drawn from the seed and the stretch."""
         config = self.training
         tokens = config.batch_rows * config.row_tokens
@@ -196,7 +189,7 @@ class BatchMaker:
             self._pools = stretch, self._make_pools(stretch)
         return self._pools[1]
 
-    def _make_pools(self, stretch: int) -> Pools:
+    def _make_pools(self, stretch: int) -> SyntheticPools:
         config = self.training
         generator = torch.Generator(self.device)
         generator.manual_seed((config.seed * 1_000_003 + stretch) % 2**63)
@@ -208,85 +201,9 @@ class BatchMaker:
             short = synthesise(-(-count // 2), SHORT_LENGTH, generator)[:, None]
         if config.coupled_share:
             systems = coupled(-(-count // 16), LARGEST_SYSTEM, length, generator)
-        return Pools(long.cpu().numpy(), short.cpu().numpy(), systems.cpu().numpy())
-
-
-def prefix_points(share: Floats, length: Integers, patch_size: int) -> Integers:
-    """Turn shares of windows into points of prefixes that end with a patch, as contexts do.
-
-    A prefix has at least `FEWEST_IN_PREFIX` points, and leaves at least one patch to predict,
-    where the window has that many.
-    """
-    tokens = -(-length // patch_size)
-    pad = tokens * patch_size - length
-    fewest = -(-(pad + FEWEST_IN_PREFIX) // patch_size)
-    patches = np.maximum(np.round(share * tokens).astype(np.int64), fewest)
-    return np.maximum(np.minimum(patches, tokens - 1), 1) * patch_size - pad
-
-
-def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
-    """Read what windows are made of from their arrays.
-
-    Parameters
-    ----------
-    draws : Draws
-    points : sequence of ndarray
-        The arrays that `draws` refers to by number.
-    width : int
-        At least the longest window.
-
-    Returns
-    -------
-    ndarray, (piece, width)
-        At the right end of rows that are NaN otherwise: the variates of all windows in order, the
-        first part of a mixture standing for it, then the other parts of all mixtures.
-    """
-    numbers = np.arange(draws.first.shape[1])
-    first = np.nonzero(numbers < draws.variates[:, None])
-    others = np.nonzero(draws.mixed[:, None] & (numbers > 0) & (numbers < draws.pieces[:, None]))
-    window, piece = (np.concatenate(pair) for pair in zip(first, others, strict=True))
-    read = np.full((len(window), width), np.nan, dtype=np.float32)
-    columns = (draws.array[window, piece], draws.first[window, piece], draws.sign[window, piece])
-    shared = (draws.step[window], draws.block[window], draws.length[window])
-    rows = zip(*(column.tolist() for column in (*columns, *shared)), strict=True)
-    for row, (array, start, sign, step, block, length) in zip(read, rows, strict=True):
-        low = min(start, start + step * (length - 1))
-        taken = points[array][low : low + abs(step) * (length - 1) + block]
-        taken = taken[:: abs(step)] if block == 1 else _block_means(taken.reshape(length, block))
-        row[width - length :] = taken if step > 0 else taken[::-1]
-        if sign < 0:
-            np.negative(row, out=row)
-    return read
-
-
-def mix(pieces: Tensor, draws: Draws) -> Tensor:
-    """Replace each mixture's first part by the weighted sum of its standardised parts (TSMixup,
-    arXiv 2403.07815), missing where a part is, and drop the other parts.
-
-    Parameters
-    ----------
-    pieces : Tensor, (piece, width)
-        From `read_pieces`.
-    draws : Draws
-
-    Returns
-    -------
-    Tensor, (variate, width)
-    """
-    variates = int(draws.variates.sum())
-    if variates == len(pieces):
-        return pieces
-    mixed = np.flatnonzero(draws.mixed)
-    target = (draws.variates.cumsum() - draws.variates)[mixed]
-    others = draws.pieces[mixed] - 1
-    part = np.repeat(target[:, None], MOST_MIXED, 1)
-    filled = np.arange(1, MOST_MIXED) <= others[:, None]
-    part[:, 1:][filled] = np.arange(variates, len(pieces))
-    raw = pieces[torch.from_numpy(part).to(pieces.device)]
-    standard = fit_normaliser(raw, raw.abs() < torch.inf, "relative").standardise(raw)
-    weights = torch.from_numpy(draws.mixing[mixed]).to(pieces)
-    total = (weights[..., None] * standard).sum(1)
-    return pieces[:variates].index_copy(0, torch.from_numpy(target).to(pieces.device), total)
+        return SyntheticPools(
+            long=long.cpu().numpy(), short=short.cpu().numpy(), systems=systems.cpu().numpy()
+        )
 
 
 def validation_batches(
@@ -307,14 +224,15 @@ def validation_batches(
         About how many packed sequences to make in all; series are taken evenly until then.
     device : torch.device or str, default="cpu"
     """
-    packed: list[list[Window]] = [[]]
+    packed: list[list[TrainingWindow]] = [[]]
     free = training.row_tokens
     longest = min(training.max_points, training.row_tokens * model.patch_size)
     order = np.random.Generator(np.random.Philox(0)).permutation(len(series))
     for index in order:
         values = series[index][-longest:]
         unseen = int(HELD_OUT_SHARE * len(series[index]))
-        window = Window(values[None], max(len(values) - unseen, len(values) // 2), 0)
+        prefix = max(len(values) - unseen, len(values) // 2)
+        window = TrainingWindow(values=values[None], prefix=prefix, known_future=0)
         if not np.isfinite(values[: window.prefix]).any():
             continue
         need = -(-len(values) // model.patch_size)
@@ -333,31 +251,3 @@ def validation_batches(
 def _generator(seed: int, step: int, group: int) -> np.random.Generator:
     """Counter-based: the streams of different steps and groups never meet."""
     return np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, group]))
-
-
-def _lose_points(
-    values: Array,
-    draws: Draws,
-    of: Integers,
-    row: Integers,
-    generators: Sequence[np.random.Generator],
-) -> None:
-    """Make points of windows missing: a stretch of all variates, or points one by one."""
-    for index in np.flatnonzero((draws.scattered + draws.stretch)[of]):
-        window = of[index]
-        length = int(draws.length[window])
-        points = values[index, -length:]
-        width = int(draws.stretch[window] * length)
-        start = int(draws.stretch_at[window] * (length - width))
-        points[start : start + width] = np.nan
-        if rate := draws.scattered[window]:
-            generator = generators[row[window] // GROUP_ROWS]
-            points[generator.random(length, dtype=np.float32) < rate] = np.nan
-
-
-def _block_means(blocks: Array) -> Array:
-    """Means of the observed points of blocks (time, block); NaN where there is none."""
-    seen = np.isfinite(blocks)
-    count = seen.sum(1, dtype=np.float32)
-    total = np.where(seen, blocks, 0).sum(1, dtype=np.float32)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

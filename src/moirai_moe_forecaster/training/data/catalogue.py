@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.training.data.corpus import Integers, Source, source_shares
+from moirai_moe_forecaster.training.data.corpus import Integers, Source
 
 Floats = NDArray[np.float64]
 
+LARGEST_SOURCE_SHARE = 0.1
 NEIGHBOURS = np.concatenate((np.arange(-16, 0), np.arange(1, 17)))
 
 
-class Catalogue(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
     """All series of a corpus in one table: where they lie, how often each is drawn, and its place
     in `order`, in which related series are neighbours and `relation` tells them from others."""
 
@@ -58,8 +60,32 @@ def catalogue(sources: Sequence[Source], min_points: int) -> Catalogue:
     place[order] = np.arange(len(order))
     cumulative = chance.cumsum()
     return Catalogue(
-        array, begin, length, clock, cumulative / cumulative[-1], place, order, relation
+        array=array,
+        begin=begin,
+        length=length,
+        clock=clock,
+        chance=cumulative / cumulative[-1],
+        place=place,
+        order=order,
+        relation=relation,
     )
+
+
+def source_shares(weights: Sequence[float]) -> Floats:
+    """Turn weights into shares of the draws, none above `LARGEST_SOURCE_SHARE`.
+
+    What a capped source has too much goes to the others in proportion. Of fewer sources than the
+    cap allows for, each has an equal share.
+    """
+    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    cap = max(LARGEST_SOURCE_SHARE, 1 / np.count_nonzero(shares))
+    capped = np.zeros(len(shares), dtype=bool)
+    while (shares > cap * (1 + 1e-9)).any():
+        capped |= shares >= cap
+        free = np.where(capped, 0.0, shares)
+        rest = (1 - cap * capped.sum()) / free.sum() if free.any() else 0.0
+        shares = np.where(capped, cap, free * rest)
+    return shares
 
 
 def companions(

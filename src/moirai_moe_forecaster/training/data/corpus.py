@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError, MissingExtraError
-from moirai_moe_forecaster.training.data.calendar import calendar_steps, relate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,13 +22,17 @@ Array = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 SOURCE_POWER = 0.4
-LARGEST_SOURCE_SHARE = 0.1
 HELD_OUT_EVERY = 20
 HELD_OUT_SHARE = 0.2
 HELD_OUT_POINTS = 40
 
+# frequencies of pandas whose steps are so many months
+MONTHS = {"MS": 1, "ME": 1, "BMS": 1, "BME": 1, "QS": 3, "QE": 3, "BQS": 3, "BQE": 3}
+MONTHS |= {"YS": 12, "YE": 12, "BYS": 12, "BYE": 12}
 
-class Source(NamedTuple):
+
+@dataclass(frozen=True)
+class Source:
     """Series of one origin, end to end in one array: 4 bytes an observation.
 
     Attributes
@@ -135,7 +139,7 @@ def read_corpus(
         if {"freq", "start"} <= set(columns):
             start = table["start"].to_numpy().astype("datetime64[ns]")
             relation, clock = relate(table["freq"].to_pylist(), start, source.lengths)
-            source = source._replace(relation=relation, clock=clock)
+            source = replace(source, relation=relation, clock=clock)
         sources.append(source)
         log.info("%s: %d series, %d points", file.stem, len(offsets) - 1, len(points))
     return sources
@@ -239,6 +243,68 @@ def corpus_from_series(
     return Source(name, points, offsets, _weight(points, factor))
 
 
+def calendar_steps(times: NDArray[np.datetime64], freq: str) -> Integers:
+    """Number times by the steps of a frequency, so that equal numbers are the same step.
+
+    Raises
+    ------
+    InvalidInputError
+        If `freq` is no frequency of pandas.
+    """
+    import pandas as pd
+
+    try:
+        offset = pd.tseries.frequencies.to_offset(freq)
+        name = offset.base.freqstr.split("-")[0]
+        fixed = {"D": pd.Timedelta(days=1), "W": pd.Timedelta(days=7)}
+        if name in MONTHS:
+            return times.astype("datetime64[M]").astype(np.int64) // (MONTHS[name] * offset.n)
+        if name == "B":
+            days = times.astype("datetime64[D]")
+            return np.busday_count(np.datetime64("1970-01-01"), days) // offset.n
+        step = fixed[name] if name in fixed else pd.Timedelta(f"1{name}")
+    except (ValueError, AttributeError) as error:
+        message = f"freq must be an alias of pandas such as 'h', got {freq!r}"
+        raise InvalidInputError(message) from error
+    return times.astype("datetime64[ns]").astype(np.int64) // (step.value * offset.n)
+
+
+def relate(
+    freqs: Sequence[str | None], start: NDArray[np.datetime64], lengths: Integers
+) -> tuple[Integers, Integers]:
+    """Tell which series belong together, as `Source` needs it.
+
+    Parameters
+    ----------
+    freqs : sequence of str or None
+        Aliases of pandas.
+    start : ndarray of datetime64
+        NaT where not known.
+    lengths : ndarray of int64
+
+    Returns
+    -------
+    relation, clock : ndarray of int64
+        Series of one frequency share a number and a calendar; where the start or the frequency is
+        not known, those of equal length do.
+    """
+    relation = np.zeros(len(lengths), dtype=np.int64)
+    clock = np.zeros(len(lengths), dtype=np.int64)
+    names = np.array([freq or "" for freq in freqs], dtype=object)
+    classes: dict[tuple[str, int], int] = {}
+    dated = ~np.isnat(start)
+    for freq in set(names):
+        among = (names == freq) & dated
+        try:
+            clock[among] = calendar_steps(start[among], freq)
+        except InvalidInputError:
+            dated &= ~among
+    for index, freq in enumerate(names):
+        key = (freq, 0 if dated[index] else int(lengths[index]))
+        relation[index] = classes.setdefault(key, len(classes))
+    return relation, clock
+
+
 def hold_out(sources: Sequence[Source]) -> tuple[list[Source], list[Array]]:
     """Cut the last fifth off every twentieth series, to validate on.
 
@@ -257,25 +323,8 @@ def hold_out(sources: Sequence[Source]) -> tuple[list[Source], list[Array]]:
         validation += [source.series(index) for index in np.flatnonzero(chosen).tolist()]
         unseen = np.where(chosen, (HELD_OUT_SHARE * lengths).astype(np.int64), 0)
         unseen += np.diff(source.offsets) - lengths
-        training.append(source._replace(held_out=unseen))
+        training.append(replace(source, held_out=unseen))
     return training, validation
-
-
-def source_shares(weights: Sequence[float]) -> NDArray[np.float64]:
-    """Turn weights into shares of the draws, none above `LARGEST_SOURCE_SHARE`.
-
-    What a capped source has too much goes to the others in proportion. Of fewer sources than the
-    cap allows for, each has an equal share.
-    """
-    shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-    cap = max(LARGEST_SOURCE_SHARE, 1 / np.count_nonzero(shares))
-    capped = np.zeros(len(shares), dtype=bool)
-    while (shares > cap * (1 + 1e-9)).any():
-        capped |= shares >= cap
-        free = np.where(capped, 0.0, shares)
-        rest = (1 - cap * capped.sum()) / free.sum() if free.any() else 0.0
-        shares = np.where(capped, cap, free * rest)
-    return shares
 
 
 def _flat(column: Any) -> tuple[Array, Integers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,16 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
+from moirai_moe_forecaster.inference.seasonality.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
 from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch, fit_normaliser
 from moirai_moe_forecaster.training.data.corpus import Array, Integers
-from moirai_moe_forecaster.training.data.window_cycles import prefix_cycles
 
 LARGEST_TARGET = 20.0
 # no standardised context of up to this number squared of points holds a larger value, so that
 # what a forecast can be asked with is trained on unchanged
 LARGEST_INPUT = 64.0
 TYPICAL_SCORED = 512
+LOST_SHARE = 0.15
+WRONG_SHARE = 0.05
 
 
 class TrainingBatch(NamedTuple):
@@ -42,7 +45,8 @@ class TrainingBatch(NamedTuple):
         return TrainingBatch(self.tokens.to(device), self.weights.to(device, non_blocking=True))
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TrainingWindow:
     """One training window.
 
     Attributes
@@ -78,7 +82,8 @@ class Disturbances(NamedTuple):
     hidden: NDArray[np.bool_]
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Placement:
     """Windows (window,) in the order in which rows take them, with the row of each.
 
     `tokens` is per variate, `length` and `prefix` in points. Without `past_only`, all variates that
@@ -135,7 +140,7 @@ def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[i
 
 
 def pack(
-    packed: Sequence[Sequence[Window]],
+    packed: Sequence[Sequence[TrainingWindow]],
     row_tokens: int,
     model: ModelConfig,
     series_balance: float = 0.0,
@@ -145,13 +150,13 @@ def pack(
     windows = [(row, window) for row, inside in enumerate(packed) for window in inside]
     lengths = np.array([window.values.shape[1] for _, window in windows])
     placement = Placement(
-        np.array([row for row, _ in windows]),
-        -(-lengths // model.patch_size),
-        np.array([len(window.values) for _, window in windows]),
-        np.array([window.known_future for _, window in windows]),
-        lengths,
-        np.array([window.prefix for _, window in windows]),
-        np.array([window.past_only for _, window in windows]),
+        row=np.array([row for row, _ in windows]),
+        tokens=-(-lengths // model.patch_size),
+        variates=np.array([len(window.values) for _, window in windows]),
+        known_future=np.array([window.known_future for _, window in windows]),
+        length=lengths,
+        prefix=np.array([window.prefix for _, window in windows]),
+        past_only=np.array([window.past_only for _, window in windows]),
     )
     width = placement.tokens.max() * model.patch_size
     values = np.full((placement.variates.sum(), width), np.nan, dtype=np.float32)
@@ -233,6 +238,41 @@ def assemble(
         signal = normaliser.standardise(torch.where(seen, values, 0.0))
         tokens = tokens._replace(reference=_references(signal, seen, cycles, variate, patch, model))
     return TrainingBatch(tokens, scored * weight[variate][..., None])
+
+
+def prefix_cycles(
+    values: Tensor, ends: Integers, most: int, disturbances: NDArray[np.float64] | None
+) -> Cycles:
+    """Find the cycles of variates (variate, time), NaN where missing, before their `ends`.
+
+    A network that never met a wrong period would trust all: `disturbances`, two uniform numbers
+    (variate, 2), take the periods of some variates away and multiply those of others.
+    """
+    signals, starts = values.cpu().numpy(), np.zeros_like(ends)
+    lost = np.zeros(len(ends), dtype=bool)
+    if disturbances is not None:
+        lost = disturbances[:, 0] < LOST_SHARE
+        starts = _grid_starts(signals, ends)
+    ranges = zip(signals, starts, np.where(lost, starts, ends), strict=True)
+    cycles = reference_cycles((signal[start:end] for signal, start, end in ranges), most)
+    if disturbances is not None:
+        chance, factor = torch.from_numpy(disturbances).T[..., None]
+        wrong = (cycles.length * (0.4 + 1.5 * factor)).round().long().clamp_min(2)
+        wrong = torch.where(cycles.length > 0, wrong, 0)
+        length = torch.where(chance < LOST_SHARE + WRONG_SHARE, wrong, cycles.length)
+        cycles = cycles._replace(length=length)
+    return Cycles(*(part.to(values.device) for part in cycles))
+
+
+def _grid_starts(signals: Array, ends: Integers) -> Integers:
+    """Drop up to an eighth of each prefix's first points, so that it has one of few lengths.
+
+    The detector keeps what depends on the length alone.
+    """
+    first = np.isfinite(signals).argmax(1)
+    length = np.maximum(ends - first, 1)
+    step = 2 ** np.maximum(np.log2(length).astype(np.int64) - 3, 0)
+    return np.where(ends > first, ends - length + length % step, ends)
 
 
 def _references(

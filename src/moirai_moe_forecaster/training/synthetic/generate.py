@@ -7,21 +7,21 @@ steps and start at about ten, so that short crops of long series still show some
 
 import torch
 
-from moirai_moe_forecaster.training.synthetic.chaos import logistic_map, lorenz, mackey_glass
 from moirai_moe_forecaster.training.synthetic.domains import (
     counts,
     epidemic,
     intermittent,
+    national_accounts,
     occupancy,
     retail,
     seasonal,
     sensor,
     solar,
+    tourism,
     trending,
     waveforms,
     working_week,
 )
-from moirai_moe_forecaster.training.synthetic.economic_series import national_accounts, tourism
 from moirai_moe_forecaster.training.synthetic.primitives import (
     Process,
     autoregression,
@@ -39,6 +39,9 @@ from moirai_moe_forecaster.training.synthetic.primitives import (
 from moirai_moe_forecaster.training.synthetic.statistical import (
     exponential_smoothing,
     gaussian_process,
+    logistic_map,
+    lorenz,
+    mackey_glass,
     mean_reverting,
     oscillator,
     random_walk,
@@ -46,8 +49,7 @@ from moirai_moe_forecaster.training.synthetic.statistical import (
     seasonal_arima,
     volatility_clusters,
 )
-from moirai_moe_forecaster.training.synthetic.structural import seasonality
-from moirai_moe_forecaster.training.synthetic.trends import staircase
+from moirai_moe_forecaster.training.synthetic.structural import seasonality, staircase
 
 GENERATORS: dict[str, tuple[Process, float]] = {
     "gaussian_process": (gaussian_process, 3.0),

@@ -1,0 +1,1 @@
+"""Benchmark sets and validation sources: read, forecast and scored, and their tables."""
