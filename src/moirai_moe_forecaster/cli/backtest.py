@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     import pandas as pd
     from tqdm.auto import tqdm
 
+    from moirai_moe_forecaster.data.categories import encoded
     from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.evaluation.backtest import backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
@@ -91,14 +92,14 @@ def run(arguments: argparse.Namespace) -> None:
     from moirai_moe_forecaster.evaluation.peers import Peer
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
-    def panel(columns: str | list[str]) -> Any:
+    def panel(table: pd.DataFrame, columns: str | list[str]) -> Any:
         freq = read_freq(arguments.freq)
-        return read_panel(
-            data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
-        )
+        return read_panel(table, **data.names, target_columns=columns, freq=freq)
 
-    y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
-    covariates = panel(arguments.covariates) if arguments.covariates else None
+    y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
+    covariates = None
+    if arguments.covariates:
+        covariates = panel(*encoded(data.table, arguments.covariates))
     peers = _peers(arguments)
     # seasonal naive goes first: what is wrong with data or arguments shows before a model is loaded
     forecasters: dict[str, Any] = {NAIVE: naive_quantiles, MODEL: None}
@@ -120,6 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
             metrics=arguments.metrics,
             quantile_levels=arguments.levels or LEVELS,
             seasonality=arguments.seasonality,
+            on_error=arguments.on_error,
         )
         seconds[name] = time.perf_counter() - started
     scores = _pooled(results, seconds)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.arguments import OnError, check_on_error
+from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Item, is_panel, match_items, read_items
 from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -39,6 +41,7 @@ def backtest(
     metrics: str | Sequence[str] = ("MASE", "WQL"),
     quantile_levels: Sequence[float] = LEVELS,
     seasonality: int | None = None,
+    on_error: OnError = "raise",
 ) -> pd.DataFrame:
     """Score a forecaster on the last windows of every series.
 
@@ -76,6 +79,11 @@ def backtest(
         default that of each series' frequency: 24 of hours, 12 of months, 4 of quarters, 5 of
         business days, a day of any part of an hour, and 1 of days, weeks, years and indexes that
         are no times. A series whose times show no frequency has that of the first.
+
+    on_error : {"raise", "skip"}, default="raise"
+        What is done about series of several that cannot be scored: too short for the windows,
+        without values before the first of them, infinite, or no numbers. "skip" leaves them out,
+        logs them, and names them with the reason in ``attrs["skipped"]`` of the result.
 
     Returns
     -------
@@ -124,8 +132,10 @@ def backtest(
     _check_count("horizon", horizon)
     _check_count("windows", windows)
     stride = horizon if step is None else _check_count("step", step)
-    items = read_items(y).items
-    covariates = None if X is None else match_items(X, items)
+    skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
+    items = read_items(y, skipped=skipped).items
+    covariates = None if X is None else match_items(X, items, skipped)
+    items, covariates = _long_enough(items, covariates, horizon, windows, stride, skipped)
     if seasonality is None:
         seasons = _seasons(items)
     else:
@@ -134,7 +144,9 @@ def backtest(
     # one for each row of the table
     rows = np.repeat(seasons, [windows * len(item.variates) for item in items])
     prediction = _forecast(forecaster, y, cuts, horizon, rows, names, levels)
-    return _table(cuts, horizon, rows, prediction, names, levels)
+    table = _table(cuts, horizon, rows, prediction, names, levels)
+    table.attrs["skipped"] = skipped or {}
+    return table
 
 
 def _seasons(items: Sequence[Item]) -> list[int]:
@@ -156,6 +168,52 @@ def _season(index: pd.Index) -> int:
     return 1 if freq is None else season_of(freq)
 
 
+def _long_enough(
+    items: list[Item],
+    covariates: list[Item] | None,
+    horizon: int,
+    windows: int,
+    step: int,
+    skipped: dict[Hashable, str] | None,
+) -> tuple[list[Item], list[Item] | None]:
+    """Check that every series has its windows, and values before them; leave out what may be."""
+    needed = horizon + (windows - 1) * step + 1
+    blocks = {} if covariates is None else {block.name: block for block in covariates}
+    for item in items:
+        reason = _without_context(item, needed)
+        if len(item.values) < needed:
+            reason = (
+                f"has {len(item.values)} steps; {windows} windows of horizon {horizon}, {step} "
+                f"steps apart, need at least {needed}: leave it out, or take fewer windows or a "
+                "shorter horizon"
+            )
+        if reason is None:
+            continue
+        if skipped is None:
+            raise InvalidInputError(f"series {item.name!r} {reason}")
+        skipped[item.name] = reason
+    if not skipped:
+        return items, covariates
+    log_skipped(skipped)
+    kept = [item for item in items if item.name not in skipped]
+    if not kept:
+        raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
+    return kept, None if covariates is None else [blocks[item.name] for item in kept]
+
+
+def _without_context(item: Item, needed: int) -> str | None:
+    """Say so if a series, or a variate of it, has no value before its windows."""
+    first = item.values[: max(len(item.values) - needed + 1, 0)]
+    if (empty := np.isnan(first).all(0)).any():
+        variate = item.variates[int(empty.argmax())]
+        which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
+        return (
+            f"has only missing values{which} before its first window, {len(first)} steps; leave "
+            "it out, or take fewer windows"
+        )
+    return None
+
+
 def _windows(
     items: Sequence[Item],
     covariates: Sequence[Item] | None,
@@ -164,22 +222,6 @@ def _windows(
     step: int,
 ) -> list[Window]:
     """All windows of the first series, then of the next."""
-    needed = horizon + (windows - 1) * step + 1
-    for item in items:
-        if len(item.values) < needed:
-            raise InvalidInputError(
-                f"series {item.name!r} has {len(item.values)} steps; {windows} windows of horizon "
-                f"{horizon}, {step} steps apart, need at least {needed}: leave it out, or take "
-                "fewer windows or a shorter horizon"
-            )
-        first = item.values[: len(item.values) - needed + 1]
-        if (empty := np.isnan(first).all(0)).any():
-            variate = item.variates[int(empty.argmax())]
-            which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
-            raise InvalidInputError(
-                f"series {item.name!r} has only missing values{which} before its first window, "
-                f"{len(first)} steps; leave it out, or take fewer windows"
-            )
     return [
         Window(
             item,
