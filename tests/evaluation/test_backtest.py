@@ -344,7 +344,7 @@ def test_bad_series_are_left_out_on_demand(
     alone = backtest(pipeline, y[["c"]], horizon=4, windows=8, X=X)
     pd.testing.assert_frame_equal(table, alone, rtol=1e-4)
     assert set(table.attrs["skipped"]) == {"a", "b"}
-    assert "skipped id 'a': it has 31 steps" in caplog.text
+    assert "skipped 'a': series 'a' has 31 steps" in caplog.text
     series = [part.to_numpy() for _, part in panel.groupby(level=0, sort=False)]
     mixed = [series[0], series[1] * np.inf, np.array(["x"] * 40), series[2]]
     blocks = [np.zeros(len(part)) for part in (series[0], series[1], mixed[2], series[2])]

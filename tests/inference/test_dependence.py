@@ -65,6 +65,10 @@ def test_the_share_rises_with_growth_up_to_a_limit() -> None:
     widening = torch.linspace(0, 0.7, 16).exp().view(1, 16)
     mixture = mixture_of(widening)
     rate = float(growth(mixture))
-    assert float(Dependence(0.1, 0.5, 0.9).shares(mixture)) == pytest.approx(0.1 + 0.5 * rate)
-    assert float(Dependence(0.9, 0.9, 0.9).shares(mixture)) == pytest.approx(LARGEST_SHARE)
-    assert not Dependence(0.0, 0.0, 0.9).exists
+    assert float(Dependence(share=0.1, growth=0.5, decay=0.9).shares(mixture)) == pytest.approx(
+        0.1 + 0.5 * rate
+    )
+    assert float(Dependence(share=0.9, growth=0.9, decay=0.9).shares(mixture)) == pytest.approx(
+        LARGEST_SHARE
+    )
+    assert not Dependence(share=0.0, growth=0.0, decay=0.9).exists

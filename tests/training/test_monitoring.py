@@ -16,7 +16,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training import monitoring
 from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.monitoring import (
-    Clock,
+    StepTimer,
     append,
     expert_load,
     load_entropy,
@@ -52,16 +52,16 @@ def test_a_line_holds_losses_in_full_and_the_rest_short(tmp_path: Path) -> None:
 def test_the_clock_leaves_pauses_out_and_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(monitoring, "time", SimpleNamespace(perf_counter=lambda: now))
-    clock = Clock(torch.device("cpu"))
+    timer = StepTimer(torch.device("cpu"))
     for _ in range(2):
         now += 0.25
-        clock.count(3e6)
-    with clock.paused():
+        timer.count(3e6)
+    with timer.paused():
         now += 64
-    assert clock.read() == (0.25, 12e6)
+    assert timer.read() == (0.25, 12e6)
     now += 0.5
-    clock.count(1e6)
-    assert clock.read() == (0.5, 2e6)
+    timer.count(1e6)
+    assert timer.read() == (0.5, 2e6)
 
 
 @pytest.mark.parametrize("row_tokens", [16, 64])

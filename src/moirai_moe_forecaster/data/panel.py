@@ -145,9 +145,9 @@ def read_frame(
 def log_skipped(skipped: dict[Hashable, str]) -> None:
     """Log which ids were left out, and why."""
     for name, reason in [*skipped.items()][:MOST_NAMED]:
-        log.warning("skipped id %r: it %s", name, reason)
+        log.warning("skipped %r: %s", name, reason)
     if len(skipped) > MOST_NAMED:
-        log.warning("skipped %d ids in all", len(skipped))
+        log.warning("skipped %d in all", len(skipped))
 
 
 def read_good(

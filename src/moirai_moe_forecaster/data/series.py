@@ -142,7 +142,7 @@ def read_items(data: Any, what: str = "y", skipped: dict[Hashable, str] | None =
     elif isinstance(data, list | tuple) and not _is_one_series(data):
         items = []
         for index, part in enumerate(data):
-            with _left_out(index, skipped):
+            with left_out(index, skipped):
                 items.append(_item(index, part, f"{what}[{index}]"))
         result = Items(items=items)
     else:
@@ -162,8 +162,8 @@ def _warn_of_wide(items: list[Item]) -> None:
         if variates > FEW_VARIATES and variates >= WIDE * time:
             warnings.warn(
                 f"y has a table of {time} steps of {variates} variates: time goes down the rows, "
-                "(time, variates). If each row is a series, pass a list of them, as list(y), or y.T "
-                "if they are the variates of one",
+                "(time, variates). If each row is a series, pass a list of them, as list(y), or "
+                "y.T if they are the variates of one",
                 UserWarning,
                 stacklevel=4,
             )
@@ -210,7 +210,7 @@ def read_series(
     future = _blocks(future_covariates, "future_covariates", targets, left)
     series, kept = [], []
     for index, item in enumerate(targets.items):
-        with _left_out(item.name, skipped):
+        with left_out(item.name, skipped):
             length = len(item.values)
             _check_observed(item.values, _name("y", index, targets), context_length)
             parts = (
@@ -257,7 +257,7 @@ def match_items(
         blocks = given.items
     matched = []
     for block, item in zip(blocks, items, strict=True):
-        with _left_out(item.name, skipped):
+        with left_out(item.name, skipped):
             rows = len(item.values)
             if len(block.values) < rows:
                 raise InvalidInputError(
@@ -271,7 +271,7 @@ def match_items(
 
 
 @contextlib.contextmanager
-def _left_out(name: Hashable, skipped: dict[Hashable, str] | None) -> Iterator[None]:
+def left_out(name: Hashable, skipped: dict[Hashable, str] | None) -> Iterator[None]:
     """Note a series that cannot be read instead of raising, if there is where to."""
     try:
         yield
@@ -303,7 +303,7 @@ def _instances(
     items = []
     for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
         part = data.iloc[places] if values is None else values[places]
-        with _left_out(keys[number], skipped):
+        with left_out(keys[number], skipped):
             _check_order(times[places], f"{what}[{number}]")
             items.append(
                 Item(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.arguments import OnError, check_on_error
+from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
 from moirai_moe_forecaster.data.panel import log_skipped
-from moirai_moe_forecaster.data.series import Item, is_panel, match_items, read_items
+from moirai_moe_forecaster.data.series import Array, Item, left_out, match_items, read_items
 from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
+from moirai_moe_forecaster.evaluation.forecasters import (
+    Variant,
+    is_sktime,
+    predict_quantiles,
+    predict_windows,
+)
 from moirai_moe_forecaster.evaluation.metrics import (
     LEVELS,
     Prediction,
@@ -25,9 +31,9 @@ from moirai_moe_forecaster.evaluation.metrics import (
     score_terms,
 )
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
-from moirai_moe_forecaster.evaluation.window import Window
-
-Array = NDArray[np.float64]
+from moirai_moe_forecaster.evaluation.window import BacktestWindow, check_windows, cut_windows
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 
 def backtest(
@@ -127,26 +133,173 @@ def backtest(
     >>> list(scores["cutoff"].astype(str))
     ['1957-12', '1958-12', '1959-12']
     """
-    names = expand_metrics(metrics)
-    levels = _check_levels(quantile_levels)
-    _check_count("horizon", horizon)
-    _check_count("windows", windows)
-    stride = horizon if step is None else _check_count("step", step)
-    skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
-    items = read_items(y, skipped=skipped).items
-    covariates = None if X is None else match_items(X, items, skipped)
-    items, covariates = _long_enough(items, covariates, horizon, windows, stride, skipped)
-    if seasonality is None:
-        seasons = _seasons(items)
-    else:
-        seasons = [_check_count("seasonality", seasonality)] * len(items)
-    cuts = _windows(items, covariates, horizon, windows, stride)
-    # one for each row of the table
-    rows = np.repeat(seasons, [windows * len(item.variates) for item in items])
-    prediction = _forecast(forecaster, y, cuts, horizon, rows, names, levels)
-    table = _table(cuts, horizon, rows, prediction, names, levels)
-    table.attrs["skipped"] = skipped or {}
-    return table
+    plan = Backtest.of(
+        y,
+        horizon=horizon,
+        windows=windows,
+        step=step,
+        X=X,
+        metrics=metrics,
+        quantile_levels=quantile_levels,
+        seasonality=seasonality,
+        on_error=on_error,
+    )
+    return plan.score(forecaster)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backtest:
+    """Windows that any number of forecasters can be scored on; `backtest` scores one.
+
+    Attributes
+    ----------
+    windows : list of BacktestWindow
+        All of the first series, then of the next.
+    horizon : int
+    seasons : ndarray of int, (row,)
+        Lags of the differences that scale, one for each variate of each window.
+    metrics : tuple of str
+    levels : tuple of float
+        Over which WQL is averaged.
+    panel : bool
+        Whether sktime forecasters are fitted to the series of one window together.
+    skipped : dict from hashable to str
+        Series that were left out, and why.
+    """
+
+    windows: list[BacktestWindow]
+    horizon: int
+    seasons: NDArray[np.int64]
+    metrics: tuple[str, ...]
+    levels: tuple[float, ...]
+    panel: bool
+    skipped: dict[Hashable, str]
+
+    @classmethod
+    def of(
+        cls,
+        y: Any,
+        *,
+        horizon: int,
+        windows: int = 1,
+        step: int | None = None,
+        X: Any = None,
+        metrics: str | Sequence[str] = ("MASE", "WQL"),
+        quantile_levels: Sequence[float] = LEVELS,
+        seasonality: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Backtest:
+        """Read data and cut their windows; the parameters are those of `backtest`."""
+        names = expand_metrics(metrics)
+        levels = _check_levels(quantile_levels)
+        check_count("horizon", horizon)
+        check_count("windows", windows)
+        stride = horizon if step is None else check_count("step", step)
+        skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
+        data = read_items(y, skipped=skipped)
+        items = []
+        for item in data.items:
+            with left_out(item.name, skipped):
+                check_windows(item, horizon, windows, stride)
+                items.append(item)
+        covariates = None if X is None else match_items(X, items, skipped)
+        log_skipped(skipped or {})
+        items = [item for item in items if item.name not in (skipped or {})]
+        if not items:
+            raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
+        if seasonality is None:
+            seasons = _seasons(items)
+        else:
+            seasons = [check_count("seasonality", seasonality)] * len(items)
+        return cls(
+            windows=cut_windows(items, covariates, horizon, windows, stride),
+            horizon=horizon,
+            seasons=np.repeat(seasons, [windows * len(item.variates) for item in items]),
+            metrics=names,
+            levels=levels,
+            panel=data.panel,
+            skipped=skipped or {},
+        )
+
+    def score(self, forecaster: Any) -> pd.DataFrame:
+        """Forecast all windows and score them, as `backtest` does."""
+        if isinstance(forecaster, MoiraiMoEPipeline | Variant):
+            return self.score_forecast(self.forecast(forecaster))
+        levels = needed_levels(self.metrics, self.levels, samples=False)
+        if is_sktime(forecaster):
+            prediction = forecast_windows(
+                forecaster, self.windows, self.horizon, levels, panel=self.panel
+            )
+        else:
+            prediction = self._call(forecaster, levels)
+        return self._table(prediction)
+
+    def forecast(self, forecaster: MoiraiMoEPipeline | Variant) -> Forecast:
+        """Forecast all windows by a pipeline in one call, a series of a batch each."""
+        return predict_windows(forecaster, self.windows, self.horizon)
+
+    def score_forecast(self, forecast: Forecast) -> pd.DataFrame:
+        """Score what `forecast` returned."""
+        variates = [len(window.item.variates) for window in self.windows]
+
+        def flat(values: Array) -> Array:
+            """From (window, ..., horizon, variate) to (window and variate, ..., horizon)."""
+            return np.concatenate(
+                [
+                    np.moveaxis(part[..., :count], -1, 0)
+                    for part, count in zip(values, variates, strict=True)
+                ]
+            )
+
+        levels = needed_levels(self.metrics, self.levels, samples=True)
+        samples = flat(forecast.samples) if "CRPS" in self.metrics else None
+        return self._table(Prediction.of(levels, flat(forecast.quantile(levels)), samples))
+
+    def _call(self, function: Any, levels: tuple[float, ...]) -> Prediction:
+        """Call a function once for all series of one season, variate by variate."""
+        contexts = [column for window in self.windows for column in window.context.T]
+        quantiles = np.empty((len(contexts), len(levels), self.horizon))
+        for season in np.unique(self.seasons).tolist():
+            own = np.flatnonzero(self.seasons == season)
+            part = predict_quantiles(
+                function, [contexts[row] for row in own], self.horizon, season, levels
+            )
+            quantiles[own] = part.quantiles
+        return Prediction.of(levels, quantiles)
+
+    def _table(self, prediction: Prediction) -> pd.DataFrame:
+        rows, contexts, labels = [], [], []
+        for window in self.windows:
+            for variate, context, label in zip(
+                window.item.variates, window.context.T, window.label(self.horizon).T, strict=True
+            ):
+                rows.append(
+                    {
+                        "series": window.item.name,
+                        "variate": variate,
+                        "window": window.number,
+                        "cutoff": window.item.index[window.cut - 1],
+                        "n_train": window.cut,
+                        "n_test": int((~np.isnan(label)).sum()),
+                        "abs_test": float(np.nansum(np.abs(label))),
+                    }
+                )
+                contexts.append(context)
+                labels.append(label)
+        terms = score_terms(
+            np.stack(labels),
+            contexts,
+            self.seasons.tolist(),
+            prediction,
+            self.metrics,
+            self.levels,
+        )
+        table = pd.DataFrame(rows)
+        if all(len(window.item.variates) == 1 for window in self.windows):
+            table = table.drop(columns="variate")
+        table = table.assign(**{name: terms[name].each() for name in self.metrics})
+        table.attrs["skipped"] = self.skipped
+        return table
 
 
 def _seasons(items: Sequence[Item]) -> list[int]:
@@ -166,173 +319,6 @@ def _seasons(items: Sequence[Item]) -> list[int]:
 def _season(index: pd.Index) -> int:
     freq = frequency_of(index)
     return 1 if freq is None else season_of(freq)
-
-
-def _long_enough(
-    items: list[Item],
-    covariates: list[Item] | None,
-    horizon: int,
-    windows: int,
-    step: int,
-    skipped: dict[Hashable, str] | None,
-) -> tuple[list[Item], list[Item] | None]:
-    """Check that every series has its windows, and values before them; leave out what may be."""
-    needed = horizon + (windows - 1) * step + 1
-    blocks = {} if covariates is None else {block.name: block for block in covariates}
-    for item in items:
-        reason = _without_context(item, needed)
-        if len(item.values) < needed:
-            reason = (
-                f"has {len(item.values)} steps; {windows} windows of horizon {horizon}, {step} "
-                f"steps apart, need at least {needed}: leave it out, or take fewer windows or a "
-                "shorter horizon"
-            )
-        if reason is None:
-            continue
-        if skipped is None:
-            raise InvalidInputError(f"series {item.name!r} {reason}")
-        skipped[item.name] = reason
-    if not skipped:
-        return items, covariates
-    log_skipped(skipped)
-    kept = [item for item in items if item.name not in skipped]
-    if not kept:
-        raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
-    return kept, None if covariates is None else [blocks[item.name] for item in kept]
-
-
-def _without_context(item: Item, needed: int) -> str | None:
-    """Say so if a series, or a variate of it, has no value before its windows."""
-    first = item.values[: max(len(item.values) - needed + 1, 0)]
-    if (empty := np.isnan(first).all(0)).any():
-        variate = item.variates[int(empty.argmax())]
-        which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
-        return (
-            f"has only missing values{which} before its first window, {len(first)} steps; leave "
-            "it out, or take fewer windows"
-        )
-    return None
-
-
-def _windows(
-    items: Sequence[Item],
-    covariates: Sequence[Item] | None,
-    horizon: int,
-    windows: int,
-    step: int,
-) -> list[Window]:
-    """All windows of the first series, then of the next."""
-    return [
-        Window(
-            item,
-            None if covariates is None else covariates[index],
-            number,
-            len(item.values) - horizon - (windows - 1 - number) * step,
-        )
-        for index, item in enumerate(items)
-        for number in range(windows)
-    ]
-
-
-def _forecast(
-    forecaster: Any,
-    y: Any,
-    cuts: Sequence[Window],
-    horizon: int,
-    seasons: NDArray[np.int64],
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> Prediction:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-
-    if isinstance(forecaster, MoiraiMoEPipeline):
-        forecaster = Variant(forecaster, {})
-    if isinstance(forecaster, Variant):
-        return _forecast_pipeline(forecaster, cuts, horizon, metrics, levels)
-    wanted = needed_levels(metrics, levels, samples=False)
-    if is_sktime(forecaster):
-        return forecast_windows(forecaster, cuts, horizon, wanted, panel=is_panel(y))
-    contexts = [column for window in cuts for column in window.item.values[: window.cut].T]
-    quantiles = np.empty((len(contexts), len(wanted), horizon))
-    for season in np.unique(seasons).tolist():
-        own = np.flatnonzero(seasons == season)
-        part = predict_quantiles(
-            forecaster, [contexts[row] for row in own], horizon, season, wanted
-        )
-        quantiles[own] = part.quantiles
-    return Prediction(wanted, quantiles, quantiles[:, wanted.index(0.5)])
-
-
-def _forecast_pipeline(
-    variant: Variant,
-    cuts: Sequence[Window],
-    horizon: int,
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> Prediction:
-    """Forecast all windows at once; the variates of each are laid out as series of their own."""
-    contexts = [window.item.values[: window.cut] for window in cuts]
-    future = [
-        window.covariates.values[: window.cut + horizon] for window in cuts if window.covariates
-    ]
-    options = {"random_state": 0, **variant.options}
-    forecast = variant.pipeline.predict(
-        contexts, horizon, future_covariates=future or None, **options
-    )
-    variates = [context.shape[1] for context in contexts]
-
-    def flat(values: Array) -> Array:
-        """From (window, ..., horizon, variate) to (window and variate, ..., horizon)."""
-        return np.concatenate(
-            [
-                np.moveaxis(part[..., :count], -1, 0)
-                for part, count in zip(values, variates, strict=True)
-            ]
-        )
-
-    wanted = needed_levels(metrics, levels, samples=True)
-    quantiles = flat(forecast.quantile(wanted))
-    samples = flat(forecast.samples) if "CRPS" in metrics else None
-    return Prediction(wanted, quantiles, quantiles[:, wanted.index(0.5)], samples)
-
-
-def _table(
-    cuts: Sequence[Window],
-    horizon: int,
-    seasons: NDArray[np.int64],
-    prediction: Prediction,
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> pd.DataFrame:
-    rows, contexts, labels = [], [], []
-    for window in cuts:
-        item, cut = window.item, window.cut
-        for position, variate in enumerate(item.variates):
-            label = item.values[cut : cut + horizon, position]
-            rows.append(
-                {
-                    "series": item.name,
-                    "variate": variate,
-                    "window": window.number,
-                    "cutoff": item.index[cut - 1],
-                    "n_train": cut,
-                    "n_test": int((~np.isnan(label)).sum()),
-                    "abs_test": float(np.nansum(np.abs(label))),
-                }
-            )
-            contexts.append(item.values[:cut, position])
-            labels.append(label)
-    terms = score_terms(np.stack(labels), contexts, seasons.tolist(), prediction, metrics, levels)
-    table = pd.DataFrame(rows)
-    if all(len(window.item.variates) == 1 for window in cuts):
-        table = table.drop(columns="variate")
-    return table.assign(**{name: terms[name].each() for name in metrics})
-
-
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
 
 
 def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:

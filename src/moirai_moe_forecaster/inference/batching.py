@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -34,7 +35,8 @@ SIGNS_OF_SHORTAGE = (
 HIDDEN_COPIES, LOGIT_COPIES, MIXTURE_COPIES = 16, 3, 4
 
 
-class Load(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Load:
     """What a call asks of the network.
 
     Attributes

@@ -9,7 +9,7 @@ too.) Different variates of a series are independent within a pass.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from moirai_moe_forecaster.model.distribution.mixture import Mixture
 LARGEST_SHARE = 0.95
 
 
-class Dependence(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
     """The fields of `ModelConfig` that begin with ``dependence_``.
 
     Attributes
@@ -40,7 +41,11 @@ class Dependence(NamedTuple):
     @classmethod
     def of(cls, config: ModelConfig) -> Dependence:
         """Take what a checkpoint carries."""
-        return cls(config.dependence_share, config.dependence_growth, config.dependence_decay)
+        return cls(
+            share=config.dependence_share,
+            growth=config.dependence_growth,
+            decay=config.dependence_decay,
+        )
 
     @property
     def exists(self) -> bool:
@@ -52,7 +57,7 @@ class Dependence(NamedTuple):
         return (self.share + self.growth * growth(mixture)).clamp(0, LARGEST_SHARE)
 
 
-INDEPENDENT = Dependence(0.0, 0.0, 0.0)
+INDEPENDENT = Dependence(share=0.0, growth=0.0, decay=0.0)
 
 
 def growth(mixture: Mixture) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from moirai_moe_forecaster.model.tokens import patches
 MOST_ORIGINS = 8
 
 
-class Hindcast(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Hindcast:
     """A context whose last stretch is to be forecast.
 
     Attributes
@@ -75,7 +76,7 @@ def hindcast_losses(
         def work(members: list[int], alike: list[int] = alike) -> list[Array]:
             return _losses(network, [hindcasts[alike[index]] for index in members], load)
 
-        for index, losses in in_passes(contexts, load._replace(paths=1), device, work, **limits):
+        for index, losses in in_passes(contexts, replace(load, paths=1), device, work, **limits):
             found[alike[index]] = losses
     return [found[index] for index in range(len(hindcasts))]
 

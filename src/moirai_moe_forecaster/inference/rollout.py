@@ -8,6 +8,7 @@ and predicts the following ones; the distribution of a step is the average of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch
 
 
-class Block(NamedTuple):
+class PassOutput(NamedTuple):
     """The patches that one pass predicts.
 
     Attributes
@@ -70,11 +71,13 @@ def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT)
 
 
 def no_draw(block: int, mixture: Mixture) -> Tensor:
-    """Stand for draws that nobody reads, where one block is all that is wanted."""
+    """Stand for draws that nobody reads, where one block is all there is."""
     return mixture.log_weights.new_zeros(mixture.shape)
 
 
-def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+def frozen_rollout(
+    network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw
+) -> Iterator[PassOutput]:
     """Decode with the normaliser of the context: its keys and values are computed once.
 
     Parameters
@@ -87,7 +90,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
 
     Yields
     ------
-    Block
+    PassOutput
     """
     prompt = prompt.to(next(network.parameters()).device)
     given, count = prompt.given(), network.config.output_patches
@@ -99,7 +102,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     drawn: Tensor | None = None
     for block in range(blocks):
         draws = draw(block, mixture)
-        yield Block(mixture, draws)
+        yield PassOutput(mixture, draws)
         if block == blocks - 1:
             return
         new = prompt.step(prompt.context + block * count, draws, drawn)
@@ -121,7 +124,9 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
         mixture = network.head(hidden.unflatten(0, (-1, paths)))
 
 
-def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+def hidden_rollout(
+    network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw
+) -> Iterator[PassOutput]:
     """Predict all blocks in one pass, in which the patches of earlier ones are missing values.
 
     Nothing is drawn on the way: every block has the distribution of what comes so far ahead.
@@ -136,7 +141,7 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
 
     Yields
     ------
-    Block
+    PassOutput
         Each with one path.
     """
     prompt = prompt.to(next(network.parameters()).device)
@@ -156,7 +161,7 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     hidden = network.encode(tokens, query_index).hidden.unflatten(1, (blocks, prompt.targets))
     for block_number in range(blocks):
         mixture = network.head(hidden[:, None, block_number])
-        yield Block(mixture, draw(block_number, mixture))
+        yield PassOutput(mixture, draw(block_number, mixture))
 
 
 def reestimated_rollout(
@@ -166,7 +171,7 @@ def reestimated_rollout(
     blocks: int,
     draw: Draw,
     context_length: int,
-) -> Iterator[Block]:
+) -> Iterator[PassOutput]:
     """Decode as the official implementation does: what was drawn counts as context.
 
     The normaliser changes with every block, so that nothing can be cached and every path of every
@@ -187,7 +192,7 @@ def reestimated_rollout(
         unit = (part.float().to(device).expand(1, *mixture.shape) for part in (shift, factor))
         mixture = mixture._replace(unit=Affine(*unit))
         draws = draw(block, mixture)
-        yield Block(mixture, draws)
+        yield PassOutput(mixture, draws)
         raw = frame.restore(draws.cpu().double()).flatten(3).numpy()
         extended = [
             _extend(extended[row * paths + path % paths], raw[row, path])
@@ -197,7 +202,8 @@ def reestimated_rollout(
         paths, limit = raw.shape[1], limit + size
 
 
-class Marginal(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Marginal:
     """Summary of a group's distributions, in the unit of the contexts' normalisers.
 
     Attributes
@@ -216,7 +222,7 @@ class Marginal(NamedTuple):
 
 
 def marginalise(
-    blocks: Iterator[Block], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
+    blocks: Iterator[PassOutput], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
 ) -> Marginal:
     """Average the paths' mixtures and take quantiles of the averages."""
     quantiles, means, draws = [], [], []
@@ -233,7 +239,7 @@ def marginalise(
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     quantile, mean, draw = (torch.cat(tensors, -1) for tensors in (quantiles, means, draws))
-    return Marginal(quantile, mean, draw, share)
+    return Marginal(quantiles=quantile, mean=mean, draws=draw, share=share)
 
 
 def _ends(prompt: Prompt, length: int) -> Tensor:
