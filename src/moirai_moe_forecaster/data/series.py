@@ -320,11 +320,11 @@ def _instances(
 
 def _item(name: Hashable, data: Any, what: str) -> Item:
     data = _without_darts(data)
+    _check_no_times(data, what)
     values = read_matrix(data, what)
     variates: list[Hashable] = [*range(values.shape[1])]
     if isinstance(data, pd.Series | pd.DataFrame):
         _check_order(data.index, what)
-        _check_no_times(data, what)
     if isinstance(data, pd.DataFrame):
         variates = list(data.columns)
     index = data.index if isinstance(data, pd.Series | pd.DataFrame) else None
