@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters, fingerprint
 from moirai_moe_forecaster.config import TrainConfig
+from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.inference.options import context_points, regresses
@@ -104,14 +105,18 @@ def fine_tune(
     Pretrained
         Of the same class, with the new network.
     """
-    series = read_series(y, 0, past_covariates, future_covariates).series
+    skipped: dict[Hashable, str] | None = {} if config.on_error == "skip" else None
+    series = read_series(y, 0, past_covariates, future_covariates, skipped=skipped).series
+    log_skipped(skipped or {})
     found = fine_tune_network(pretrained.network, series, config)
     info = pretrained.info
     if info is not None:
         info = info._replace(name=f"{info.name}, fine-tuned")
     tuned = type(pretrained)(found.network, info)
     tuned.memory_budget = pretrained.memory_budget
-    tuned.adapters, tuned.tuning = _adapters(pretrained, found), found.report
+    tuned.adapters = _adapters(pretrained, found)
+    named = tuple((str(name), why) for name, why in (skipped or {}).items())
+    tuned.tuning = replace(found.report, skipped=named)
     return tuned
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moirai_moe_forecaster.config import Precision
-from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.sampling import RandomState
 from moirai_moe_forecaster.tuning.lora import LoraConfig
@@ -48,8 +48,10 @@ class FineTuneConfig:
     callbacks: Iterable[Callback] = ()
     progress: bool = True
     random_state: RandomState = None
+    on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
+        check_on_error(self.on_error)
         for name in ("max_steps", "patience"):
             check_count(name, getattr(self, name))
         for name in ("horizon", "batch_size", "context_length"):
