@@ -72,6 +72,14 @@ class ModelConfig:
     find_seasons : bool, default=False
         Whether forecasts look for cycles where ``season_length="auto"``, and forecast without them
         too (`inference.seasons`). Officially not.
+    fill_gaps : bool, default=False
+        Whether gaps inside a series are filled before the network reads it, and forecasts begin
+        after its last observed step (`inference.gaps`). Officially not.
+    drop_outliers : bool, default=False
+        Whether typing errors count as missing (`inference.outliers`). Officially not.
+    own_distribution : bool, default=False
+        Whether constants forecast themselves, and lumpy series without order their own
+        distribution (`inference.own_distribution`). Officially not.
     dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
         scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
@@ -113,6 +121,9 @@ class ModelConfig:
     time_index: TimeIndex = "position"
     mirror_up_to: int = 0
     find_seasons: bool = False
+    fill_gaps: bool = False
+    drop_outliers: bool = False
+    own_distribution: bool = False
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
@@ -262,6 +273,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_seq_len": 128,
         "mirror_up_to": 128,
         "find_seasons": True,
+        "fill_gaps": True,
+        "drop_outliers": True,
+        "own_distribution": True,
     },
     **_PUBLISHED_SIZES,
 }

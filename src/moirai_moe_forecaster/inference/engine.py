@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batches import Load
 from moirai_moe_forecaster.inference.covariates import take_out
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.gaps import gap_at_end, without_end
 from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.options import (
     ForecastOptions,
@@ -22,6 +25,8 @@ from moirai_moe_forecaster.inference.options import (
     regresses,
     seasons_looked_for,
 )
+from moirai_moe_forecaster.inference.outliers import without_outliers
+from moirai_moe_forecaster.inference.own_distribution import with_own_distribution
 from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.randomness import series_seed
@@ -64,15 +69,50 @@ def forecast(
     Forecast
         With a series axis and a variate axis.
     """
+    steps = np.array([_steps_before(network.config, series) for series in batch])
+    found: dict[int, tuple[Marginals, Seasons]] = {}
+    for gap in np.unique(steps).tolist():
+        members = np.flatnonzero(steps == gap).tolist()
+        own = [without_end(batch[index], gap) for index in members]
+        longer = replace(options, horizon=options.horizon + gap)
+        results = _from_last_observed(network, own, longer, done)
+        for index, (marginals, seasons) in zip(members, results, strict=True):
+            found[index] = marginals.from_step(gap), seasons
+    results = [found[index] for index in range(len(batch))]
+    return Forecast(
+        _stack([marginals for marginals, _ in results]),
+        single=False,
+        univariate=False,
+        num_samples=options.num_samples,
+        decay=network.config.dependence_decay,
+        seasons=[seasons for _, seasons in results],
+    )
+
+
+def _steps_before(config: ModelConfig, series: Series) -> int:
+    """Steps between the last observed one and the horizon that are forecast too."""
+    if not config.fill_gaps:
+        return 0
+    return gap_at_end(without_outliers(series) if config.drop_outliers else series)
+
+
+def _from_last_observed(
+    network: MoiraiMoE,
+    batch: Sequence[Series],
+    options: ForecastOptions,
+    done: Callable[[], object],
+) -> list[tuple[Marginals, Seasons]]:
+    """Forecast series of which something is observed at the last step."""
     config, limits = network.config, options.limits
     load, season_length = options.load(config), seasons_looked_for(config, options.season_length)
     regress = regresses(config, options.covariate_use)
     if season_length is not None:
         history = history_points(config, options.context_length, season_length)
         batch = [series.last(history) for series in batch]
-    rests, effects = list(batch), None
+    rests = [without_outliers(series) for series in batch] if config.drop_outliers else [*batch]
+    effects = None
     if regress and any(len(series.future) for series in batch):
-        rests, effects = take_out(network, batch, load, **limits)
+        rests, effects = take_out(network, rests, load, **limits)
     seasons = detect_seasons(network, batch, rests, load, season_length, regress=regress, **limits)
     mirrored = [_is_short(series, load) for series in rests]
     counts = [
@@ -83,14 +123,22 @@ def forecast(
     def work(members: list[int]) -> list[Marginals]:
         views, weights = [], []
         for index in members:
-            some, shares = _views(rests[index], seasons[index], load.horizon, mirrored[index])
+            some, shares = _views(rests[index], seasons[index], load, mirrored[index])
             views.append(some)
             weights.append(shares)
         rows = [view.series for some in views for view in some]
         parts = iter(_marginals(network, rows, load, options.seed))
-        return [
+        together = [
             bring_together([next(parts) for _ in some], some, shares)
             for some, shares in zip(views, weights, strict=True)
+        ]
+        if not config.own_distribution:
+            return together
+        return [
+            with_own_distribution(
+                marginals, rests[index].last(load.context_length).target, seasons[index].periods
+            )
+            for index, marginals in zip(members, together, strict=True)
         ]
 
     found: dict[int, Marginals] = {}
@@ -98,14 +146,7 @@ def forecast(
     for index, marginals in in_passes(rests, load, device, work, counts, **limits):
         found[index] = marginals if effects is None else marginals.moved(effects[index].T)
         done()
-    return Forecast(
-        _stack([found[index] for index in range(len(batch))]),
-        single=False,
-        univariate=False,
-        num_samples=options.num_samples,
-        decay=config.dependence_decay,
-        seasons=seasons,
-    )
+    return [(found[index], seasons[index]) for index in range(len(batch))]
 
 
 def _is_short(series: Series, load: Load) -> bool:
@@ -114,10 +155,11 @@ def _is_short(series: Series, load: Load) -> bool:
 
 
 def _views(
-    series: Series, seasons: Seasons, horizon: int, mirrored: bool
+    series: Series, seasons: Seasons, load: Load, mirrored: bool
 ) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
-    views = make_views(series, seasons.periods, seasons.kinds, horizon)
+    fill = load.config.fill_gaps
+    views = make_views(series, seasons.periods, seasons.kinds, load.horizon, fill=fill)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
     if mirrored:
         views = [*views, *(view.mirrored() for view in views)]

@@ -58,6 +58,16 @@ class Marginals(NamedTuple):
         """Add a raw value (horizon, variate) to every step."""
         return self._replace(location=self.location + effect)
 
+    def from_step(self, first: int) -> Marginals:
+        """Leave out the steps before one."""
+        ranks = None if self.ranks is None else self.ranks[:, :, first:]
+        return self._replace(
+            quantiles=self.quantiles[:, :, first:],
+            mean=self.mean[:, first:],
+            location=self.location[:, first:],
+            ranks=ranks,
+        )
+
     def of_series(self, index: int) -> Marginals:
         """Return one series, with a series axis of length 1 and only its own variates."""
         present = ~np.isnan(self.scale[index])
