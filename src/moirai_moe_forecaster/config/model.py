@@ -86,6 +86,9 @@ class ModelConfig:
         ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
         uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
         fits them to held-out windows.
+    dependence_walk : float, default=0
+        Share in which the points of a series whose uncertainty grows as fast as can be depend on
+        each other like those of a random walk (`inference.dependence.Shares`). Officially 0.
     beyond_pass : {"paths", "hidden"}, default="paths"
         How forecasts reach beyond the patches that one token predicts: by paths that draw, read
         what they drew and predict on, as officially; or, for networks that were trained with hidden
@@ -127,6 +130,7 @@ class ModelConfig:
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
+    dependence_walk: float = 0.0
     beyond_pass: BeyondPass = "paths"
     reference_periods: int = 0
     exchange_channels: int = 0
@@ -174,17 +178,22 @@ class ModelConfig:
             )
 
     def _check_dependence(self) -> None:
-        for name in ("dependence_share", "dependence_growth", "dependence_decay"):
+        for name in (
+            "dependence_share",
+            "dependence_growth",
+            "dependence_decay",
+            "dependence_walk",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ConfigError(
                     f"{name} must be a number of at least 0 and below 1, got {value!r}"
                 )
-        if (self.dependence_share or self.dependence_growth) and (
-            "negative_binomial" in self.mixture
-        ):
+        shares = self.dependence_share, self.dependence_growth, self.dependence_walk
+        if any(shares) and "negative_binomial" in self.mixture:
             raise ConfigError(
-                "dependence_share and dependence_growth must be 0 where the mixture has counts"
+                "dependence_share, dependence_growth and dependence_walk must be 0 where the "
+                "mixture has counts"
             )
 
     @property

@@ -206,7 +206,9 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
-    share = marginal.share.cpu().numpy().astype(np.float32)
+    steady, like_a_walk = marginal.shares
+    share = steady.cpu().numpy().astype(np.float32)
+    walk = None if like_a_walk is None else like_a_walk.cpu().numpy().astype(np.float32)
     ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
@@ -217,6 +219,7 @@ def _split(
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
             share[i : i + 1],
+            None if walk is None else walk[i : i + 1],
         )
         for i in range(len(mean))
     ]
