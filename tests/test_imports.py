@@ -101,25 +101,23 @@ def test_old_module_paths_still_import(old: str, new: str) -> None:
     assert importlib.import_module(prefix + old) is importlib.import_module(prefix + new)
 
 
+STANDARD = set(sys.stdlib_module_names)
+
+
 def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
-def test_importing_the_package_is_quick_and_loads_no_framework() -> None:
+def test_importing_the_package_loads_nothing_but_itself() -> None:
     code = """
-import sys, time
-started = time.perf_counter()
+import sys
+before = set(sys.modules)
 import moirai_moe_forecaster
-seconds = time.perf_counter() - started
-heavy = {"torch", "sktime", "numpy", "pandas", "darts"} & set(sys.modules)
-print(seconds, sorted(heavy))
+print(*(set(sys.modules) - before))
 """
-    runs = [run(code).split(" ", 1) for _ in range(3)]
-    assert all(heavy == "[]" for _, heavy in runs)
-    assert min(float(seconds) for seconds, _ in runs) < 0.2
+    more = {name for name in run(code).split() if name.partition(".")[0] not in STANDARD}
+    assert more == {"moirai_moe_forecaster", "moirai_moe_forecaster.moved"}
 
 
 def test_every_public_name_can_be_imported() -> None:

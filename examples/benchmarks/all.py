@@ -90,6 +90,7 @@ TABLES = {
     "by-horizon": Table("Quality", "by_horizon.py {eval}", "pyarrow"),
     "sums": Table("Sums over the horizon", "sums.py {eval}", "pyarrow"),
     "bfloat16": Table("bfloat16", "precision.py {eval}", "pyarrow"),
+    "startup": Table("Start-up", "startup.py"),
     "cycles": Table("Cycles without a formula", "cycles.py"),
     "covariates": Table("Covariates", "covariates.py {corpus}", "pyarrow"),
     "sktime": Table("Through sktime", "sktime_forecaster.py"),

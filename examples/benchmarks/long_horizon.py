@@ -83,7 +83,7 @@ def predict(pipeline: MoiraiMoEPipeline, task: Task) -> Prediction:
     """Quantiles at the levels of WQL; the median is the point."""
     forecast = pipeline.predict(task.contexts, task.horizon, random_state=0)
     quantiles = forecast.quantile(LEVELS)
-    return Prediction(LEVELS, quantiles, quantiles[:, LEVELS.index(0.5)])
+    return Prediction.of(LEVELS, quantiles)
 
 
 def signs(task: Task, prediction: Prediction) -> list[str]:

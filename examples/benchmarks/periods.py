@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.inference.periods import find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import find_periods
 
 Array = NDArray[np.float64]
 Finder = Callable[[Array], int]

@@ -33,7 +33,7 @@ from darts_models import (
     walk,
 )
 from moirai_moe_forecaster import MoiraiMoEModel
-from moirai_moe_forecaster.inference.shared import _load
+from moirai_moe_forecaster.inference.model_cache import _load
 
 SERIES = walk()
 LARGEST_WITHOUT_WEIGHTS = 100_000

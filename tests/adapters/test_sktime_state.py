@@ -116,7 +116,7 @@ class TestSharedNetwork:
             time.sleep(0.05)
             return MoiraiMoE(config)
 
-        monkeypatch.setattr("moirai_moe_forecaster.inference.shared.MoiraiMoE", slow)
+        monkeypatch.setattr("moirai_moe_forecaster.inference.model_cache.MoiraiMoE", slow)
         config = TINY | {"d_ff": 36}
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: forecaster(config=config).fit(y), range(8)))

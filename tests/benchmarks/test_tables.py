@@ -23,7 +23,10 @@ from moirai_moe_forecaster.evaluation import Terms
 
 def result(task: str, model: str, freq: str, mase: float, wql: float, cover: float) -> SetResult:
     scores = {"MASE": mase, "WQL": wql, **{f"coverage_{c}": cover for c in (50, 80, 95)}}
-    terms = {name: Terms(np.array([score]), np.ones(1)) for name, score in scores.items()}
+    terms = {
+        name: Terms(numerator=np.array([score]), denominator=np.ones(1))
+        for name, score in scores.items()
+    }
     return SetResult(task, model, freq, 8, 3, 2.0, terms)
 
 

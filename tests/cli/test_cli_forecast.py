@@ -166,6 +166,43 @@ def test_rows_without_times_are_taken_in_order(
     assert list(table["step"]) == [15, 16, 15, 16]
 
 
+def test_columns_that_are_not_named_are_found_by_what_they_hold(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And rows are in the order of time, not of the file."""
+    years = np.arange(1990, 2030)
+    table = pd.DataFrame({"year": years, "v": np.sin(years)})
+    file = tmp_path / "v.csv"
+    printed = []
+    for order in (table, table.sample(frac=1, random_state=0)):
+        order.to_csv(file, index=False)
+        assert cli.main(["forecast", str(file), "--horizon", "2", "--model", model]) == 0
+        printed.append(capsys.readouterr())
+    assert printed[0].out == printed[1].out
+    assert list(pd.read_csv(io.StringIO(printed[0].out))["year"]) == [2030, 2031]
+    assert "times: column 'year'\nvalues: column 'v'\n" in printed[0].err
+    table.assign(month="2024-01").to_csv(file, index=False)
+    assert cli.main(["forecast", str(file), "--horizon", "2", "--model", model]) == 1
+    assert "'year', 'month' may all be that of the times" in capsys.readouterr().err
+
+
+def test_a_file_of_a_spreadsheet(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Semicolons, decimal commas, days that may be months, Western European letters."""
+    months = pd.date_range("2023-01-01", periods=12, freq="MS")
+    lines = [f"{month:%d/%m/%Y};1.{k:03d},5" for k, month in enumerate(months, 100)]
+    file = tmp_path / "UMSATZ.CSV"
+    file.write_bytes("\r\n".join(["Monat;Umsätze", *lines]).encode("cp1252"))
+    command = ["forecast", str(file), "--horizon", "2", "--model", model, "--quiet"]
+    assert cli.main(command) == 1
+    assert "--dayfirst or --no-dayfirst" in capsys.readouterr().err
+    assert cli.main([*command, "--dayfirst"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table["Monat"]) == ["2024-01-01", "2024-02-01"]
+    assert table["median"].between(1000, 1300).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

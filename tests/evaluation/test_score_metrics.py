@@ -47,7 +47,7 @@ def prediction() -> Prediction:
     levels = needed_levels(METRICS, LEVELS, samples=False)
     draws = np.random.default_rng(2).normal(size=(3, 400, 5))
     quantiles = np.quantile(draws, levels, axis=1).swapaxes(0, 1)
-    return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)], draws)
+    return Prediction.of(levels, quantiles, draws)
 
 
 def test_scores_of_two_short_series_by_hand() -> None:
@@ -65,7 +65,7 @@ def test_scores_of_two_short_series_by_hand() -> None:
         labels,
         contexts,
         2,
-        Prediction((0.25, 0.5, 0.75), np.stack([point - 1, point, point + 1], axis=1), point),
+        Prediction.of((0.25, 0.5, 0.75), np.stack([point - 1, point, point + 1], axis=1)),
         ("MAE", "RMSE", "RMSSE", "coverage_50"),
     )
     assert terms["MAE"].pooled() == pytest.approx(1)
@@ -85,7 +85,7 @@ def test_a_constant_series_counts_in_no_scaled_error() -> None:
     contexts = [np.ones(9), np.arange(9.0)]
     labels, point = np.full((2, 3), 4.0), np.full((2, 3), 2.0)
     assert mase(labels, point, contexts, 1) == pytest.approx(2)
-    prediction = Prediction((0.5,), point[:, None], point)
+    prediction = Prediction.of((0.5,), point[:, None])
     terms = score_terms(labels, contexts, 1, prediction, ("MASE", "RMSSE"))
     for score in terms.values():
         np.testing.assert_allclose(score.each(), [np.nan, 2])
@@ -94,7 +94,7 @@ def test_a_constant_series_counts_in_no_scaled_error() -> None:
 def test_a_label_on_an_edge_is_inside_its_interval() -> None:
     labels = np.array([[0.5, 1.0, 2.0, 3.0, 3.5, np.nan]])
     quantiles = np.repeat([[[1.0], [2.0], [3.0]]], 6, axis=2)
-    prediction = Prediction((0.1, 0.5, 0.9), quantiles, quantiles[:, 1])
+    prediction = Prediction.of((0.1, 0.5, 0.9), quantiles)
     terms = score_terms(labels, [], 1, prediction, ("coverage_80",))["coverage_80"]
     assert (terms.numerator[0], terms.denominator[0]) == (3, 5)
 
@@ -207,10 +207,10 @@ def test_missing_labels_change_nothing_but_themselves(
     holes[:, -2:] = np.nan
     assert prediction.samples is not None
     cut = Prediction(
-        prediction.levels,
-        prediction.quantiles[..., :-2],
-        prediction.point[:, :-2],
-        prediction.samples[..., :-2],
+        levels=prediction.levels,
+        quantiles=prediction.quantiles[..., :-2],
+        point=prediction.point[:, :-2],
+        samples=prediction.samples[..., :-2],
     )
     with_holes = score_terms(holes, contexts, SEASON, prediction)
     for name, terms in score_terms(labels[:, :-2], contexts, SEASON, cut).items():
@@ -218,13 +218,13 @@ def test_missing_labels_change_nothing_but_themselves(
 
 
 def test_terms_are_pooled_weighted_and_summed_by_group() -> None:
-    terms = Terms(np.array([1.0, 2.0, 6.0]), np.array([1.0, 1.0, 2.0]))
+    terms = Terms(numerator=np.array([1.0, 2.0, 6.0]), denominator=np.array([1.0, 1.0, 2.0]))
     assert terms.pooled() == 9 / 4
     assert terms.pooled(np.array([2, 0, 1])) == 8 / 4
     summed = terms.summed(np.array([0, 1, 0]))
     np.testing.assert_array_equal(summed.each(), [7 / 3, 2])
     assert summed.pooled() == terms.pooled()
-    assert np.isnan(Terms(np.zeros(2), np.zeros(2)).pooled())
+    assert np.isnan(Terms(numerator=np.zeros(2), denominator=np.zeros(2)).pooled())
 
 
 def test_names_of_metrics_are_checked_and_coverage_stands_for_three() -> None:

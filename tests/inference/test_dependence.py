@@ -68,11 +68,13 @@ def test_the_share_rises_with_growth_up_to_a_limit() -> None:
     widening = torch.linspace(0, 0.7, 16).exp().view(1, 16)
     mixture = mixture_of(widening)
     rate = float(growth(mixture))
-    assert float(Dependence(0.1, 0.5, 0.9).shares(mixture).steady) == pytest.approx(
-        0.1 + 0.5 * rate
-    )
-    assert float(Dependence(0.9, 0.9, 0.9).shares(mixture).steady) == pytest.approx(LARGEST_SHARE)
-    assert not Dependence(0.0, 0.0, 0.9).exists
+    assert float(
+        Dependence(share=0.1, growth=0.5, decay=0.9).shares(mixture).steady
+    ) == pytest.approx(0.1 + 0.5 * rate)
+    assert float(
+        Dependence(share=0.9, growth=0.9, decay=0.9).shares(mixture).steady
+    ) == pytest.approx(LARGEST_SHARE)
+    assert not Dependence(share=0.0, growth=0.0, decay=0.9).exists
 
 
 def test_points_of_a_walk_inherit_what_came_before() -> None:
@@ -89,7 +91,7 @@ def test_points_of_a_walk_inherit_what_came_before() -> None:
 
 
 def test_only_what_grows_fast_is_like_a_walk() -> None:
-    dependence = Dependence(0.1, 0.45, 0.98, 0.97)
+    dependence = Dependence(share=0.1, growth=0.45, decay=0.98, walk=0.97)
     flat, widening = torch.ones(1, 1, 64), torch.linspace(0, 2, 64).exp().view(1, 1, 64)
     steady, walk = dependence.shares(mixture_of(flat))
     assert (float(steady), float(walk)) == pytest.approx((0.1, 0.0), abs=1e-5)

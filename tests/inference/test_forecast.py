@@ -10,8 +10,8 @@ from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from tiny_network import tiny_network
 
 HORIZON = 7

@@ -10,9 +10,9 @@ import pytest
 
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.inference.cycles import cycle_shape
 from moirai_moe_forecaster.inference.gaps import SHORT, fill_gaps, gap_at_end
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasonality.cycles import cycle_shape
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import PLAIN
 from moirai_moe_forecaster.inference.views import make_views
 from tiny_network import tiny_network

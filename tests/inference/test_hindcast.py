@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses, normal_crps
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from tiny_network import tiny_network
@@ -36,9 +36,12 @@ def losses(
         np.ones((len(s.target), n * PATCH)) for s, n in zip(series, stretches, strict=True)
     ]
     hindcasts = [
-        Hindcast(s, n, 3.0, scale) for s, n, scale in zip(series, stretches, scales, strict=True)
+        Hindcast(series=s, stretch=n, memory=3.0, scale=scale)
+        for s, n, scale in zip(series, stretches, scales, strict=True)
     ]
-    load = Load(NETWORK.config, context, horizon, 1, False)
+    load = Load(
+        config=NETWORK.config, context_length=context, horizon=horizon, paths=1, reestimated=False
+    )
     return hindcast_losses(NETWORK, hindcasts, load)
 
 

@@ -9,7 +9,7 @@ from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Array, Series, read_series
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
 from moirai_moe_forecaster.inference.in_sample_parts import Positions, first_parts, make_parts
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from tiny_network import tiny_network
@@ -128,7 +128,7 @@ def test_what_it_costs() -> None:
     assert list(parts) == np.unique(first[1:1_000]).tolist()
     cyclic = [length for length, part in parts.items() if len(part.effects) == 2]
     assert cyclic == [length for length in parts if length > 100]
-    assert [length for length, part in parts.items() if part.judged] == cyclic[1:]
+    assert [length for length, part in parts.items() if part.trials] == cyclic[1:]
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

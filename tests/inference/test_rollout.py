@@ -10,11 +10,11 @@ from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
-    Block,
     Draw,
+    PassOutput,
     frozen_rollout,
     marginalise,
     reestimated_rollout,
@@ -192,7 +192,7 @@ def plain_mixture(*shape: int, seed: int = 0) -> Mixture:
     return Mixture.from_raw(raw, ("student_t",) * 3)
 
 
-DEPENDENCES = [INDEPENDENT, Dependence(0.3, 0.5, 0.9)]
+DEPENDENCES = [INDEPENDENT, Dependence(share=0.3, growth=0.5, decay=0.9)]
 
 
 @pytest.mark.parametrize("dependence", DEPENDENCES)
@@ -227,7 +227,7 @@ def test_the_marginal_of_a_step_is_the_average_of_the_paths_mixtures() -> None:
     mixture = plain_mixture(2, 3, 1, 1, SIZE)
     draws = torch.zeros(2, 3, 1, 1, SIZE)
     levels = torch.tensor(NODE_LEVELS, dtype=torch.float32)
-    summary = marginalise(iter([Block(mixture, draws)]), 10, levels)
+    summary = marginalise(iter([PassOutput(mixture, draws)]), 10, levels)
     assert summary.quantiles.shape == (len(levels), 2, 1, 10)
     points = summary.quantiles[:, :, None, :, None]
     cdf = mixture.map(lambda x: x[..., :10]).cdf(points).mean(2)[:, :, 0, 0]
@@ -239,16 +239,17 @@ def test_the_marginal_of_a_step_is_the_average_of_the_paths_mixtures() -> None:
 
 
 def test_blocks_are_joined_in_order_and_cut_at_the_horizon() -> None:
-    def blocks() -> Iterator[Block]:
+    def blocks() -> Iterator[PassOutput]:
         for number in range(3):
-            yield Block(
+            yield PassOutput(
                 plain_mixture(1, 1 + number, 1, 2, SIZE, seed=number),
                 torch.full((1, 4, 1, 2, SIZE), float(number)),
             )
 
     whole = marginalise(blocks(), 96, LEVELS)
     cut = marginalise(blocks(), 70, LEVELS)
-    for one, other in zip(whole[:3], cut[:3], strict=True):
+    for part in ("quantiles", "mean", "draws"):
+        one, other = getattr(whole, part), getattr(cut, part)
         torch.testing.assert_close(one[..., :70], other, rtol=1e-4, atol=1e-4)
         assert torch.equal(whole.draws[..., :70], cut.draws)
         assert other.shape[-1] == 70
@@ -258,7 +259,7 @@ def test_blocks_are_joined_in_order_and_cut_at_the_horizon() -> None:
 def test_a_mean_that_is_infinite_is_kept_within_the_quantiles() -> None:
     raw = torch.tensor([0.0, 30.0]).view(1, 1, 1, 1, 2, 1)
     raw = torch.cat((torch.zeros(1, 1, 1, 1, 1, 1), raw), -2)
-    block = Block(Mixture.from_raw(raw, ("log_normal",)), torch.zeros(1, 1, 1, 1, 1))
+    block = PassOutput(Mixture.from_raw(raw, ("log_normal",)), torch.zeros(1, 1, 1, 1, 1))
     summary = marginalise(iter([block]), 1, LEVELS)
     assert summary.quantiles[0] <= summary.mean <= summary.quantiles[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference import view_weights
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN, PROFILE, Seasons
 from moirai_moe_forecaster.inference.view_weights import (
     SURE,
@@ -45,7 +46,7 @@ class TestWeigh:
         np.testing.assert_allclose(of(2e300, 1e300, 4e300), weights)
 
     def test_large_differences_count_more_than_their_share(self) -> None:
-        bent = RULE._replace(curve=1.0)
+        bent = replace(RULE, curve=1.0)
         near, far = (of(loss, 1, loss, rule=bent)[1] for loss in (1.1, 5))
         assert near == pytest.approx(of(1.1, 1, 1.1)[1], abs=0.01)
         assert far > of(5, 1, 5)[1] + 0.05
@@ -68,13 +69,13 @@ class TestWeigh:
         np.testing.assert_allclose(of(np.nan, np.nan, np.nan), 1 / 3)
 
     def test_far_horizons_favour_cycles(self) -> None:
-        rule = RULE._replace(growth=0.5)
+        rule = replace(RULE, growth=0.5)
         near, far = (of(1, 1, 1, rule=rule, passes=passes)[0] for passes in (1, 9))
         assert far == pytest.approx(1 / 7)
         assert near == pytest.approx(1 / 3)
 
     def test_little_is_nothing(self) -> None:
-        weights = of(1, 1, 3, rule=RULE._replace(least=0.1))
+        weights = of(1, 1, 3, rule=replace(RULE, least=0.1))
         assert weights[2] == 0
         assert weights.sum() == pytest.approx(1)
 
@@ -91,7 +92,9 @@ def series_of(*variates: np.ndarray, future: np.ndarray | None = None) -> Series
 
 
 def seasons_of(*batch: Series, season_length: Any = "auto", regress: bool = False) -> list[Any]:
-    load = Load(NETWORK.config, 1024, HORIZON, 1, False)
+    load = Load(
+        config=NETWORK.config, context_length=1024, horizon=HORIZON, paths=1, reestimated=False
+    )
     return detect_seasons(NETWORK, batch, batch, load, season_length, regress=regress)
 
 

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference import engine
-from moirai_moe_forecaster.inference.cycles import find_cycles
 from moirai_moe_forecaster.inference.forecast import Forecast
-from moirai_moe_forecaster.inference.periods import Period
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.seasonality.cycles import find_cycles
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN
 from moirai_moe_forecaster.inference.views import CLEAR
 from moirai_moe_forecaster.plotting import plot_seasons

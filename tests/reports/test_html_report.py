@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import backtest, cli
-from moirai_moe_forecaster.evaluation import Variant
+from moirai_moe_forecaster.evaluation import Backtest, Variant
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.reports import html as pages
 from tiny_network import tiny_network
@@ -95,6 +95,20 @@ def test_the_page_says_what_repeats_in_each_series() -> None:
     table = cycles_of(pages.backtest_page(options, y["in"], result, result, "data"))
     assert list(table.columns) == ["series", *kinds]
     assert table["period"].isna().all()
+
+
+def test_no_window_is_forecast_twice(figures: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    y = [np.random.default_rng(seed).normal(size=60 + seed).cumsum() for seed in range(3)]
+    pipeline = MoiraiMoEPipeline(tiny_network())
+    backtest = Backtest.of(y, horizon=6, windows=2, step=3)
+    forecast = backtest.forecast(pipeline)
+    result = backtest.score_forecast(forecast)
+    pages.backtest_page(pipeline, y, result, result, "data")
+    monkeypatch.setattr(MoiraiMoEPipeline, "predict", None)
+    pages.backtest_page(pipeline, y, result, result, "data", forecast=forecast)
+    again, known = figures[:3], figures[3:]
+    for one, other in zip(again, known, strict=True):
+        assert one.to_json() == other.to_json()
 
 
 def cycles_of(page: str) -> pd.DataFrame:

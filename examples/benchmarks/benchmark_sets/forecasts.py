@@ -16,7 +16,7 @@ from moirai_moe_forecaster.data.series import read_items
 from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, needed_levels
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
-from moirai_moe_forecaster.evaluation.window import Window
+from moirai_moe_forecaster.evaluation.window import BacktestWindow
 
 BASELINE = "seasonal-naive"
 
@@ -45,7 +45,7 @@ def predict_task(forecaster: Any, task: Task, metrics: Sequence[str]) -> Predict
         forecast = forecaster.pipeline.predict(task.contexts, task.horizon, **options)
         quantiles = forecast.quantile(levels)
         samples = forecast.samples if "CRPS" in metrics else None
-        return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)], samples)
+        return Prediction.of(levels, quantiles, samples)
     levels = needed_levels(metrics, LEVELS, samples=False)
     if is_sktime(forecaster):
         return _predict_sktime(forecaster, task, levels)
@@ -85,6 +85,7 @@ def _code() -> str:
 
 def _predict_sktime(forecaster: Any, task: Task, levels: tuple[float, ...]) -> Prediction:
     windows = [
-        Window(item, None, 0, len(item.values)) for item in read_items([*task.contexts]).items
+        BacktestWindow(item=item, cut=len(item.values))
+        for item in read_items([*task.contexts]).items
     ]
     return forecast_windows(forecaster, windows, task.horizon, levels, panel=False)

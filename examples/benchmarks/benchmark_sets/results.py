@@ -198,7 +198,7 @@ def _read(file: Path, key: str) -> SetResult | None:
     if record.pop("key", None) != key:
         return None
     record["terms"] = {
-        name: Terms(np.array(numerator), np.array(denominator), root)
+        name: Terms(numerator=np.array(numerator), denominator=np.array(denominator), root=root)
         for name, (numerator, denominator, root) in record["terms"].items()
     }
     return SetResult(**record)

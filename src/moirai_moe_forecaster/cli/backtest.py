@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
@@ -19,6 +20,9 @@ from moirai_moe_forecaster.cli.output import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from moirai_moe_forecaster.evaluation.backtest import Backtest
+    from moirai_moe_forecaster.inference.forecast import Forecast
 
 MODEL, NAIVE = "Moirai-MoE", "seasonal naive"
 DEFAULT_PEER = "AutoETS"
@@ -81,11 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
     data = read_data(arguments, arguments.covariates)
-    import pandas as pd
-    from tqdm.auto import tqdm
-
     from moirai_moe_forecaster.data.panel import read_panel
-    from moirai_moe_forecaster.evaluation.backtest import backtest
+    from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
@@ -93,51 +94,71 @@ def run(arguments: argparse.Namespace) -> None:
 
     def panel(columns: str | list[str]) -> Any:
         freq = read_freq(arguments.freq)
-        return read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+        return read_panel(
+            data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
+        )
 
     y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
     covariates = panel(arguments.covariates) if arguments.covariates else None
-    peers = _peers(arguments)
-    # seasonal naive goes first: what is wrong with data or arguments shows before a model is loaded
-    forecasters: dict[str, Any] = {NAIVE: naive_quantiles, MODEL: None}
-    forecasters |= {name: Peer(name) for name in peers}
-    results, seconds = {}, {}
-    for name, known in tqdm(forecasters.items(), disable=arguments.quiet, unit="model"):
-        forecaster = forecasters[name] = known or Variant(
-            MoiraiMoEPipeline.from_pretrained(arguments.model),
-            {"season_length": arguments.season_length},
-        )
-        started = time.perf_counter()
-        results[name] = backtest(
-            forecaster,
-            y,
-            horizon=arguments.horizon,
-            windows=arguments.windows,
-            step=arguments.step,
-            X=covariates,
-            metrics=arguments.metrics,
-            quantile_levels=arguments.levels or LEVELS,
-            seasonality=arguments.seasonality,
-        )
-        seconds[name] = time.perf_counter() - started
+    backtest = Backtest.of(
+        y,
+        horizon=arguments.horizon,
+        windows=arguments.windows,
+        step=arguments.step,
+        X=covariates,
+        metrics=arguments.metrics,
+        quantile_levels=arguments.levels or LEVELS,
+        seasonality=arguments.seasonality,
+    )
+    peers = {name: Peer(name) for name in _peers(arguments)}
+    # what is wrong with data or arguments has shown before a model is loaded
+    pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
+    model = Variant(pipeline, {"season_length": arguments.season_length})
+    forecasters = {NAIVE: naive_quantiles, MODEL: model, **peers}
+    results, seconds, forecast = _score(backtest, forecasters, quiet=arguments.quiet)
     scores = _pooled(results, seconds)
     first = results[NAIVE]
     print(f"{first['series'].nunique()} series, {len(first)} windows\n")
     print(scores.to_string(float_format=lambda x: f"{x:.4g}"))
     if arguments.output is not None:
-        parts = [result.assign(model=name) for name, result in results.items()]
-        table = pd.concat(parts, ignore_index=True)
-        table = table[["model", *(name for name in table if name != "model")]]
-        write_table(table.astype({"series": str}), arguments.output)
+        write_table(_by_window(results), arguments.output)
         print(f"\nscores by window: {arguments.output.resolve()}")
     if arguments.html is not None:
         from moirai_moe_forecaster.reports.html import backtest_page
 
         page = backtest_page(
-            forecasters[MODEL], y, results[MODEL], scores, arguments.data.name, X=covariates
+            model, y, results[MODEL], scores, arguments.data.name, X=covariates, forecast=forecast
         )
         write_whole(arguments.html, lambda file: file.write_text(page, encoding="utf-8"))
         print(f"\nreport: {arguments.html.resolve()}")
+
+
+def _score(
+    backtest: Backtest, forecasters: Mapping[str, Any], *, quiet: bool
+) -> tuple[dict[str, pd.DataFrame], dict[str, float], Forecast]:
+    """Scores and seconds of every forecaster, and what the model forecast."""
+    from tqdm.auto import tqdm
+
+    results, seconds, forecasts = {}, {}, {}
+    for name, forecaster in tqdm(forecasters.items(), disable=quiet, unit="model"):
+        started = time.perf_counter()
+        if name == MODEL:
+            forecasts[name] = backtest.forecast(forecaster)
+            results[name] = backtest.score_forecast(forecasts[name])
+        else:
+            results[name] = backtest.score(forecaster)
+        seconds[name] = time.perf_counter() - started
+    return results, seconds, forecasts[MODEL]
+
+
+def _by_window(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of all models, the name of each in the first column."""
+    import pandas as pd
+
+    parts = [result.assign(model=name) for name, result in results.items()]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[["model", *(name for name in table if name != "model")]]
+    return table.astype({"series": str})
 
 
 def _peers(arguments: argparse.Namespace) -> list[str]:

@@ -110,7 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     columns = data.targets[0] if len(data.targets) == 1 else data.targets
     freq = read_freq(arguments.freq)
-    y = read_panel(data.table, **data.names, target_columns=columns, freq=freq)
+    y = read_panel(
+        data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
+    )
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model, device=arguments.device)
     tuned = pipeline.fine_tune(
         y,

@@ -11,14 +11,13 @@ from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
     add_data,
     read_data,
-    read_file,
     read_freq,
+    read_future,
+    table_path,
 )
 from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
-    TABLES,
-    file_type,
     write_picture,
     write_table,
 )
@@ -28,9 +27,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-    from moirai_moe_forecaster.data.arguments import read_season_length
-from moirai_moe_forecaster.inference.dataframe import FrameForecast
-from moirai_moe_forecaster.inference.options import seasons_looked_for
+    from moirai_moe_forecaster.inference.dataframe import FrameForecast
 
 LEVELS = [0.1, 0.5, 0.9]
 MOST_PICTURES = 12
@@ -58,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--covariates", help="columns of covariates")
     parser.add_argument(
         "--future",
-        type=file_type(TABLES),
+        type=table_path,
         metavar="FILE",
-        help="values to come of covariates, .csv or .parquet",
+        help="values to come of covariates, written as the data",
     )
     add_option(parser, "--levels", default=LEVELS, help="quantile levels (default: 0.1,0.5,0.9)")
     parser.add_argument(
@@ -81,9 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Forecast, and write or print the table."""
     data = read_data(arguments, arguments.covariates)
-    future = None if arguments.future is None else read_file(arguments.future, data.id)
+    future = None if arguments.future is None else read_future(arguments, data)
+    from moirai_moe_forecaster.data.arguments import read_season_length
     from moirai_moe_forecaster.data.panel import Columns
     from moirai_moe_forecaster.inference.dataframe import forecast_frame, result_levels
+    from moirai_moe_forecaster.inference.options import seasons_looked_for
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     known = [name for name in arguments.covariates if future is not None and name in future]
@@ -107,6 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         random_state=arguments.seed,
         progress=not arguments.quiet,
         season_length=arguments.season_length,
+        dayfirst=arguments.dayfirst,
     )
     if not arguments.quiet and seasons_looked_for(
         pipeline.config, read_season_length(arguments.season_length)

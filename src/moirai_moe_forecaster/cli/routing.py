@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = Columns(data.id, data.timestamp, [*data.targets], [], [])
-    frame = read_frame(data.table, columns, read_freq(arguments.freq))
+    frame = read_frame(data.table, columns, read_freq(arguments.freq), dayfirst=arguments.dayfirst)
     labels = _labels(arguments.by, data, frame)
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     report = pipeline.routing(frame.series, progress=not arguments.quiet)

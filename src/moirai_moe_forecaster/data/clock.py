@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 Whole = NDArray[np.int64]
 # whole numbers beyond are refused: their differences would not fit into 64 bits
 LARGEST = 2**62
+_YEAR_NAMES = re.compile(r"year|jahr|année|año|anno|date|time|period", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,40 @@ def read_clock(
             f"{said} must hold times, periods or integers; its type is {column.dtype}"
         )
     return _of_text(column, said, dayfirst, like)
+
+
+def seems_times(column: pd.Series[Any]) -> bool:
+    """Whether a column holds times for all one can tell, and not other values.
+
+    Whole numbers are times if they are dates by the calendar, such as 20240131, or years in a
+    column that is called so.
+    """
+    column = _plain_column(column.dropna())
+    if column.empty or column.dtype.kind == "b":
+        return False
+    if column.dtype.kind == "M" or isinstance(column.dtype, pd.PeriodDtype):
+        return True
+    if column.dtype.kind in "iu":
+        numbers = pd.unique(column.to_numpy(dtype=np.int64))
+        if _YEAR_NAMES.search(str(column.name)):
+            return bool(numbers.min() >= FIRST_YEAR and numbers.max() <= LAST_YEAR)
+        form = find_whole_form(numbers)
+        return form is not None and "since 1970" not in form.name
+    if pd.api.types.infer_dtype(column, skipna=False) in ("date", "datetime"):
+        return True
+    texts = pd.unique(column)
+    if not all(isinstance(text, str) for text in texts):
+        return False
+    values = [text.strip() for text in texts]
+    if all(value.isdecimal() for value in values):
+        return len(max(values, key=len)) < 19 and seems_times(
+            pd.Series([int(value) for value in values], name=column.name)
+        )
+    try:
+        find_form(values, None).read(values)
+    except DateError as error:
+        return error.position is None  # times, but which is not clear
+    return True
 
 
 def _plain_column(column: pd.Series[Any]) -> pd.Series[Any]:

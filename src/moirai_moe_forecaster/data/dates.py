@@ -239,15 +239,15 @@ def _day_and_month(fields: Fields, dayfirst: bool | None, values: Sequence[str])
     if short_year and day_first and (fields["y"].astype(int) <= 31).all():
         # 24/01/31 may be 31 January 2024
         raise DateError(
-            f"{example!r} and the others may have the day, the month or the year first; say "
-            "dayfirst=True or dayfirst=False (--dayfirst yes or no) if the year is last, or write "
-            "it with four digits"
+            f"{example!r} and the others may have the day, the month or the year first; write "
+            "years with four digits or, if they are last, say dayfirst=True or dayfirst=False "
+            "(--dayfirst or --no-dayfirst)"
         )
     if day_first and month_first:
         raise DateError(
             f"{example!r} and the others may have the day or the month first, as no number in "
-            "these places is above 12; say which: dayfirst=True or dayfirst=False (--dayfirst yes "
-            "or --dayfirst no)"
+            "these places is above 12; say which: dayfirst=True or dayfirst=False (--dayfirst "
+            "or --no-dayfirst)"
         )
     if not day_first and not month_first:
         raise DateError(

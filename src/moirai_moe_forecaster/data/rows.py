@@ -104,6 +104,7 @@ def read_rows(
         raise InvalidInputError(
             f"two rows{of_table(what)} have the same id and time: {rows.where(row)} and row "
             f"{plain(rows.labels[row + 1])!r}; keep one, or add them up"
+            + ("" if id_column is not None else ", or name the column of ids")
         )
     return rows
 

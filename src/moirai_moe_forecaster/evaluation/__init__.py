@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moirai_moe_forecaster.evaluation.backtest import backtest
+from moirai_moe_forecaster.evaluation.backtest import Backtest, backtest
 from moirai_moe_forecaster.evaluation.comparison import (
     Comparison,
     compare_backtests,
@@ -26,6 +26,7 @@ __all__ = [
     "COVERAGES",
     "LEVELS",
     "METRICS",
+    "Backtest",
     "Comparison",
     "Terms",
     "Variant",

@@ -5,16 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.series import Item, is_panel, match_items, read_items
+from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.series import Array, Item, match_items, read_items
 from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
+from moirai_moe_forecaster.evaluation.forecasters import (
+    Variant,
+    is_sktime,
+    predict_quantiles,
+    predict_windows,
+)
 from moirai_moe_forecaster.evaluation.metrics import (
     LEVELS,
     Prediction,
@@ -23,9 +30,9 @@ from moirai_moe_forecaster.evaluation.metrics import (
     score_terms,
 )
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
-from moirai_moe_forecaster.evaluation.window import Window
-
-Array = NDArray[np.float64]
+from moirai_moe_forecaster.evaluation.window import BacktestWindow, cut_windows
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 
 def backtest(
@@ -119,22 +126,155 @@ def backtest(
     >>> list(scores["cutoff"].astype(str))
     ['1957-12', '1958-12', '1959-12']
     """
-    names = expand_metrics(metrics)
-    levels = _check_levels(quantile_levels)
-    _check_count("horizon", horizon)
-    _check_count("windows", windows)
-    stride = horizon if step is None else _check_count("step", step)
-    items = read_items(y).items
-    covariates = None if X is None else match_items(X, items)
-    if seasonality is None:
-        seasons = _seasons(items)
-    else:
-        seasons = [_check_count("seasonality", seasonality)] * len(items)
-    cuts = _windows(items, covariates, horizon, windows, stride)
-    # one for each row of the table
-    rows = np.repeat(seasons, [windows * len(item.variates) for item in items])
-    prediction = _forecast(forecaster, y, cuts, horizon, rows, names, levels)
-    return _table(cuts, horizon, rows, prediction, names, levels)
+    plan = Backtest.of(
+        y,
+        horizon=horizon,
+        windows=windows,
+        step=step,
+        X=X,
+        metrics=metrics,
+        quantile_levels=quantile_levels,
+        seasonality=seasonality,
+    )
+    return plan.score(forecaster)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backtest:
+    """Windows that any number of forecasters can be scored on; `backtest` scores one.
+
+    Attributes
+    ----------
+    windows : list of BacktestWindow
+        All of the first series, then of the next.
+    horizon : int
+    seasons : ndarray of int, (row,)
+        Lags of the differences that scale, one for each variate of each window.
+    metrics : tuple of str
+    levels : tuple of float
+        Over which WQL is averaged.
+    panel : bool
+        Whether sktime forecasters are fitted to the series of one window together.
+    """
+
+    windows: list[BacktestWindow]
+    horizon: int
+    seasons: NDArray[np.int64]
+    metrics: tuple[str, ...]
+    levels: tuple[float, ...]
+    panel: bool
+
+    @classmethod
+    def of(
+        cls,
+        y: Any,
+        *,
+        horizon: int,
+        windows: int = 1,
+        step: int | None = None,
+        X: Any = None,
+        metrics: str | Sequence[str] = ("MASE", "WQL"),
+        quantile_levels: Sequence[float] = LEVELS,
+        seasonality: int | None = None,
+    ) -> Backtest:
+        """Read data and cut their windows; the parameters are those of `backtest`."""
+        names = expand_metrics(metrics)
+        levels = _check_levels(quantile_levels)
+        check_count("horizon", horizon)
+        check_count("windows", windows)
+        stride = horizon if step is None else check_count("step", step)
+        data = read_items(y)
+        covariates = None if X is None else match_items(X, data.items)
+        if seasonality is None:
+            seasons = _seasons(data.items)
+        else:
+            seasons = [check_count("seasonality", seasonality)] * len(data.items)
+        return cls(
+            windows=cut_windows(data.items, covariates, horizon, windows, stride),
+            horizon=horizon,
+            seasons=np.repeat(seasons, [windows * len(item.variates) for item in data.items]),
+            metrics=names,
+            levels=levels,
+            panel=data.panel,
+        )
+
+    def score(self, forecaster: Any) -> pd.DataFrame:
+        """Forecast all windows and score them, as `backtest` does."""
+        if isinstance(forecaster, MoiraiMoEPipeline | Variant):
+            return self.score_forecast(self.forecast(forecaster))
+        levels = needed_levels(self.metrics, self.levels, samples=False)
+        if is_sktime(forecaster):
+            prediction = forecast_windows(
+                forecaster, self.windows, self.horizon, levels, panel=self.panel
+            )
+        else:
+            prediction = self._call(forecaster, levels)
+        return self._table(prediction)
+
+    def forecast(self, forecaster: MoiraiMoEPipeline | Variant) -> Forecast:
+        """Forecast all windows by a pipeline in one call, a series of a batch each."""
+        return predict_windows(forecaster, self.windows, self.horizon)
+
+    def score_forecast(self, forecast: Forecast) -> pd.DataFrame:
+        """Score what `forecast` returned."""
+        variates = [len(window.item.variates) for window in self.windows]
+
+        def flat(values: Array) -> Array:
+            """From (window, ..., horizon, variate) to (window and variate, ..., horizon)."""
+            return np.concatenate(
+                [
+                    np.moveaxis(part[..., :count], -1, 0)
+                    for part, count in zip(values, variates, strict=True)
+                ]
+            )
+
+        levels = needed_levels(self.metrics, self.levels, samples=True)
+        samples = flat(forecast.samples) if "CRPS" in self.metrics else None
+        return self._table(Prediction.of(levels, flat(forecast.quantile(levels)), samples))
+
+    def _call(self, function: Any, levels: tuple[float, ...]) -> Prediction:
+        """Call a function once for all series of one season, variate by variate."""
+        contexts = [column for window in self.windows for column in window.context.T]
+        quantiles = np.empty((len(contexts), len(levels), self.horizon))
+        for season in np.unique(self.seasons).tolist():
+            own = np.flatnonzero(self.seasons == season)
+            part = predict_quantiles(
+                function, [contexts[row] for row in own], self.horizon, season, levels
+            )
+            quantiles[own] = part.quantiles
+        return Prediction.of(levels, quantiles)
+
+    def _table(self, prediction: Prediction) -> pd.DataFrame:
+        rows, contexts, labels = [], [], []
+        for window in self.windows:
+            for variate, context, label in zip(
+                window.item.variates, window.context.T, window.label(self.horizon).T, strict=True
+            ):
+                rows.append(
+                    {
+                        "series": window.item.name,
+                        "variate": variate,
+                        "window": window.number,
+                        "cutoff": window.item.index[window.cut - 1],
+                        "n_train": window.cut,
+                        "n_test": int((~np.isnan(label)).sum()),
+                        "abs_test": float(np.nansum(np.abs(label))),
+                    }
+                )
+                contexts.append(context)
+                labels.append(label)
+        terms = score_terms(
+            np.stack(labels),
+            contexts,
+            self.seasons.tolist(),
+            prediction,
+            self.metrics,
+            self.levels,
+        )
+        table = pd.DataFrame(rows)
+        if all(len(window.item.variates) == 1 for window in self.windows):
+            table = table.drop(columns="variate")
+        return table.assign(**{name: terms[name].each() for name in self.metrics})
 
 
 def _seasons(items: Sequence[Item]) -> list[int]:
@@ -154,143 +294,6 @@ def _seasons(items: Sequence[Item]) -> list[int]:
 def _season(index: pd.Index) -> int:
     freq = frequency_of(index)
     return 1 if freq is None else season_of(freq)
-
-
-def _windows(
-    items: Sequence[Item],
-    covariates: Sequence[Item] | None,
-    horizon: int,
-    windows: int,
-    step: int,
-) -> list[Window]:
-    """All windows of the first series, then of the next."""
-    needed = horizon + (windows - 1) * step + 1
-    for item in items:
-        if len(item.values) < needed:
-            raise InvalidInputError(
-                f"series {item.name!r} has {len(item.values)} steps; {windows} windows of horizon "
-                f"{horizon}, {step} steps apart, need at least {needed}: leave it out, or take "
-                "fewer windows or a shorter horizon"
-            )
-        first = item.values[: len(item.values) - needed + 1]
-        if (empty := np.isnan(first).all(0)).any():
-            variate = item.variates[int(empty.argmax())]
-            which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
-            raise InvalidInputError(
-                f"series {item.name!r} has only missing values{which} before its first window, "
-                f"{len(first)} steps; leave it out, or take fewer windows"
-            )
-    return [
-        Window(
-            item,
-            None if covariates is None else covariates[index],
-            number,
-            len(item.values) - horizon - (windows - 1 - number) * step,
-        )
-        for index, item in enumerate(items)
-        for number in range(windows)
-    ]
-
-
-def _forecast(
-    forecaster: Any,
-    y: Any,
-    cuts: Sequence[Window],
-    horizon: int,
-    seasons: NDArray[np.int64],
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> Prediction:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-
-    if isinstance(forecaster, MoiraiMoEPipeline):
-        forecaster = Variant(forecaster, {})
-    if isinstance(forecaster, Variant):
-        return _forecast_pipeline(forecaster, cuts, horizon, metrics, levels)
-    wanted = needed_levels(metrics, levels, samples=False)
-    if is_sktime(forecaster):
-        return forecast_windows(forecaster, cuts, horizon, wanted, panel=is_panel(y))
-    contexts = [column for window in cuts for column in window.item.values[: window.cut].T]
-    quantiles = np.empty((len(contexts), len(wanted), horizon))
-    for season in np.unique(seasons).tolist():
-        own = np.flatnonzero(seasons == season)
-        part = predict_quantiles(
-            forecaster, [contexts[row] for row in own], horizon, season, wanted
-        )
-        quantiles[own] = part.quantiles
-    return Prediction(wanted, quantiles, quantiles[:, wanted.index(0.5)])
-
-
-def _forecast_pipeline(
-    variant: Variant,
-    cuts: Sequence[Window],
-    horizon: int,
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> Prediction:
-    """Forecast all windows at once; the variates of each are laid out as series of their own."""
-    contexts = [window.item.values[: window.cut] for window in cuts]
-    future = [
-        window.covariates.values[: window.cut + horizon] for window in cuts if window.covariates
-    ]
-    options = {"random_state": 0, **variant.options}
-    forecast = variant.pipeline.predict(
-        contexts, horizon, future_covariates=future or None, **options
-    )
-    variates = [context.shape[1] for context in contexts]
-
-    def flat(values: Array) -> Array:
-        """From (window, ..., horizon, variate) to (window and variate, ..., horizon)."""
-        return np.concatenate(
-            [
-                np.moveaxis(part[..., :count], -1, 0)
-                for part, count in zip(values, variates, strict=True)
-            ]
-        )
-
-    wanted = needed_levels(metrics, levels, samples=True)
-    quantiles = flat(forecast.quantile(wanted))
-    samples = flat(forecast.samples) if "CRPS" in metrics else None
-    return Prediction(wanted, quantiles, quantiles[:, wanted.index(0.5)], samples)
-
-
-def _table(
-    cuts: Sequence[Window],
-    horizon: int,
-    seasons: NDArray[np.int64],
-    prediction: Prediction,
-    metrics: Sequence[str],
-    levels: Sequence[float],
-) -> pd.DataFrame:
-    rows, contexts, labels = [], [], []
-    for window in cuts:
-        item, cut = window.item, window.cut
-        for position, variate in enumerate(item.variates):
-            label = item.values[cut : cut + horizon, position]
-            rows.append(
-                {
-                    "series": item.name,
-                    "variate": variate,
-                    "window": window.number,
-                    "cutoff": item.index[cut - 1],
-                    "n_train": cut,
-                    "n_test": int((~np.isnan(label)).sum()),
-                    "abs_test": float(np.nansum(np.abs(label))),
-                }
-            )
-            contexts.append(item.values[:cut, position])
-            labels.append(label)
-    terms = score_terms(np.stack(labels), contexts, seasons.tolist(), prediction, metrics, levels)
-    table = pd.DataFrame(rows)
-    if all(len(window.item.variates) == 1 for window in cuts):
-        table = table.drop(columns="variate")
-    return table.assign(**{name: terms[name].each() for name in metrics})
-
-
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)
 
 
 def _check_levels(levels: Sequence[float]) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from moirai_moe_forecaster.evaluation.metrics import Terms, geometric_mean
 ERRORS = ("MASE", "RMSSE", "MAE", "RMSE", "WQL", "CRPS")
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
     """How two forecasters' errors compare.
 
     Attributes
@@ -90,12 +91,12 @@ def paired_bootstrap(
     tail = (1 - confidence) / 2
     lower, upper = np.exp(np.quantile(logs, [tail, 1 - tail]))
     return Comparison(
-        geometric_mean(ratios),
-        float(lower),
-        float(upper),
-        float((logs < 0).mean()),
-        len(sizes),
-        sum(sizes),
+        ratio=geometric_mean(ratios),
+        lower=float(lower),
+        upper=float(upper),
+        probability=float((logs < 0).mean()),
+        sets=len(sizes),
+        series=sum(sizes),
     )
 
 
@@ -138,7 +139,7 @@ def frame_terms(backtest: pd.DataFrame, metric: str) -> Terms:
     value = backtest[metric].to_numpy(dtype=np.float64)
     defined = ~np.isnan(value)
     value = np.where(defined, value**2 if root else value, 0.0)
-    return Terms(value * weight, np.where(defined, weight, 0.0), root)
+    return Terms(numerator=value * weight, denominator=np.where(defined, weight, 0.0), root=root)
 
 
 def check_metric(metric: str) -> None:

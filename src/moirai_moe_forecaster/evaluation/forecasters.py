@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import Prediction
 from moirai_moe_forecaster.evaluation.naive import seasonal_naive
-
-if TYPE_CHECKING:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.evaluation.window import BacktestWindow
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 Array = NDArray[np.float64]
 # (contexts, horizon, seasonality, levels) -> quantiles (window, level, horizon)
@@ -32,6 +32,23 @@ class Variant(NamedTuple):
 
     pipeline: MoiraiMoEPipeline
     options: Mapping[str, Any]
+
+
+def predict_windows(
+    forecaster: MoiraiMoEPipeline | Variant, windows: Sequence[BacktestWindow], horizon: int
+) -> Forecast:
+    """Forecast all windows of a backtest in one call, a series of a batch each.
+
+    The random state is 0, unless a variant's options name another.
+    """
+    pipeline, options = forecaster if isinstance(forecaster, Variant) else (forecaster, {})
+    future = [w.covariates.values[: w.cut + horizon] for w in windows if w.covariates is not None]
+    return pipeline.predict(
+        [window.context for window in windows],
+        horizon,
+        future_covariates=future or None,
+        **{"random_state": 0, **options},
+    )
 
 
 def naive_quantiles(
@@ -69,7 +86,7 @@ def predict_quantiles(
             f"{int((~np.isfinite(quantiles)).sum())} of them not finite; expected {expected}, "
             "(context, level, horizon), all finite"
         )
-    return Prediction(levels, quantiles, quantiles[:, levels.index(0.5)])
+    return Prediction.of(levels, quantiles)
 
 
 def is_sktime(forecaster: Any) -> bool:

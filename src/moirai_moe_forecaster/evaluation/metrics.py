@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ METRICS: tuple[str, ...] = (
 )
 
 
-class Terms(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Terms:
     """One score of many series, as the two sums whose ratio it is.
 
     Attributes
@@ -65,10 +66,11 @@ class Terms(NamedTuple):
         size = int(groups.max()) + 1
         numerator = np.bincount(groups, self.numerator, size).astype(np.float64)
         denominator = np.bincount(groups, self.denominator, size).astype(np.float64)
-        return Terms(numerator, denominator, self.root)
+        return Terms(numerator=numerator, denominator=denominator, root=self.root)
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
     """What is scored.
 
     Attributes
@@ -83,6 +85,14 @@ class Prediction(NamedTuple):
     quantiles: Array
     point: Array
     samples: Array | None = None
+
+    @classmethod
+    def of(
+        cls, levels: tuple[float, ...], quantiles: Array, samples: Array | None = None
+    ) -> Prediction:
+        """Take the median, which must be among the levels, for the point forecast."""
+        point = quantiles[:, levels.index(0.5)]
+        return cls(levels=levels, quantiles=quantiles, point=point, samples=samples)
 
     def at(self, levels: Collection[float]) -> Array:
         """Return the quantiles at some of the levels, in the order asked for."""
@@ -169,7 +179,7 @@ def score_terms(
         "MASE": lambda: _mase_terms(error, seasonal_scale(contexts, seasonality, np.abs)),
         "RMSSE": lambda: _rmsse_terms(error, seasonal_scale(contexts, seasonality, np.square)),
         "MAE": lambda: _mean_terms(np.abs(error)),
-        "RMSE": lambda: _mean_terms(error**2)._replace(root=True),
+        "RMSE": lambda: replace(_mean_terms(error**2), root=True),
     }
     return {name: terms(name) for name in metrics}
 
@@ -280,19 +290,19 @@ def _pinball(labels: Array, quantiles: Array, levels: Sequence[float]) -> Array:
 
 def _wql_terms(labels: Array, quantiles: Array, levels: Sequence[float]) -> Terms:
     loss = np.nansum(_pinball(labels, quantiles, levels), axis=2).mean(1)
-    return Terms(loss, np.nansum(np.abs(labels), axis=1))
+    return Terms(numerator=loss, denominator=np.nansum(np.abs(labels), axis=1))
 
 
 def _mean_terms(values: Array) -> Terms:
-    return Terms(np.nansum(values, axis=1), _count(values))
+    return Terms(numerator=np.nansum(values, axis=1), denominator=_count(values))
 
 
 def _mase_terms(error: Array, scale: Array) -> Terms:
     usable = scale > 0
     total = np.nansum(np.abs(error), axis=1)
     return Terms(
-        np.divide(total, scale, out=np.zeros(len(scale)), where=usable),
-        np.where(usable, _count(error), 0.0),
+        numerator=np.divide(total, scale, out=np.zeros(len(scale)), where=usable),
+        denominator=np.where(usable, _count(error), 0.0),
     )
 
 
@@ -302,12 +312,12 @@ def _rmsse_terms(error: Array, scale: Array) -> Terms:
     usable = (scale > 0) & (count > 0)
     ratio = np.zeros(len(scale))
     np.divide(np.nansum(error**2, axis=1), scale * count, out=ratio, where=usable)
-    return Terms(np.sqrt(ratio), usable.astype(np.float64))
+    return Terms(numerator=np.sqrt(ratio), denominator=usable.astype(np.float64))
 
 
 def _coverage_terms(labels: Array, lower: Array, upper: Array) -> Terms:
     inside = ((lower <= labels) & (labels <= upper)).sum(1).astype(np.float64)
-    return Terms(inside, _count(labels))
+    return Terms(numerator=inside, denominator=_count(labels))
 
 
 def _count(values: Array) -> Array:

@@ -14,14 +14,14 @@ from moirai_moe_forecaster.evaluation.metrics import Prediction
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.data.series import Item
-    from moirai_moe_forecaster.evaluation.window import Window
+    from moirai_moe_forecaster.evaluation.window import BacktestWindow
 
 Array = NDArray[np.float64]
 
 
 def forecast_windows(
     forecaster: Any,
-    windows: Sequence[Window],
+    windows: Sequence[BacktestWindow],
     horizon: int,
     levels: tuple[float, ...],
     *,
@@ -32,7 +32,7 @@ def forecast_windows(
     Parameters
     ----------
     forecaster : sktime forecaster
-    windows : sequence of Window
+    windows : sequence of BacktestWindow
     horizon : int
     levels : tuple of float
         Sorted.
@@ -69,13 +69,13 @@ def forecast_windows(
             quantiles[index] = parts[-1] + np.zeros((len(levels), 1))
     order = range(len(windows))
     return Prediction(
-        levels,
-        np.concatenate([quantiles[index] for index in order]),
-        np.concatenate([points[index] for index in order]),
+        levels=levels,
+        quantiles=np.concatenate([quantiles[index] for index in order]),
+        point=np.concatenate([points[index] for index in order]),
     )
 
 
-def _fit(forecaster: Any, group: Sequence[Window], horizon: int, *, panel: bool) -> Any:
+def _fit(forecaster: Any, group: Sequence[BacktestWindow], horizon: int, *, panel: bool) -> Any:
     seen = _join([w.item.frame.iloc[: w.cut] for w in group], group, panel=panel)
     known = None
     if group[0].covariates is not None:
@@ -84,7 +84,7 @@ def _fit(forecaster: Any, group: Sequence[Window], horizon: int, *, panel: bool)
     return forecaster.clone().fit(seen, X=known, fh=list(range(1, horizon + 1)))
 
 
-def _covariates(group: Sequence[Window], horizon: int, *, panel: bool) -> Any:
+def _covariates(group: Sequence[BacktestWindow], horizon: int, *, panel: bool) -> Any:
     """Rows of the covariates from the cutoff to the horizon, or None."""
     if group[0].covariates is None:
         return None
@@ -92,7 +92,7 @@ def _covariates(group: Sequence[Window], horizon: int, *, panel: bool) -> Any:
     return _join(parts, group, panel=panel)
 
 
-def _join(parts: list[Any], group: Sequence[Window], *, panel: bool) -> Any:
+def _join(parts: list[Any], group: Sequence[BacktestWindow], *, panel: bool) -> Any:
     """One container of pandas that sktime knows: a Series or DataFrame, or a panel of them."""
     frames = [part.to_frame() if part.ndim == 1 else part for part in parts]
     if not panel:
@@ -103,7 +103,7 @@ def _join(parts: list[Any], group: Sequence[Window], *, panel: bool) -> Any:
     return joined
 
 
-def _by_series(result: Any, group: Sequence[Window], *, panel: bool) -> list[Any]:
+def _by_series(result: Any, group: Sequence[BacktestWindow], *, panel: bool) -> list[Any]:
     """One table per series of the group, in its order."""
     if not panel:
         return [result]

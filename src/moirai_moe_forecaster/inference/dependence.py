@@ -11,13 +11,14 @@ series are independent within a pass.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.randomness import BITS
+from moirai_moe_forecaster.inference.sampling import BITS
 from moirai_moe_forecaster.model.distribution.mixture import Mixture
 
 LARGEST_SHARE = 0.95
@@ -41,7 +42,8 @@ class Shares(NamedTuple):
     walk: Tensor | None = None
 
 
-class Dependence(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
     """The fields of `ModelConfig` that begin with ``dependence_``.
 
     Attributes
@@ -64,10 +66,10 @@ class Dependence(NamedTuple):
     def of(cls, config: ModelConfig) -> Dependence:
         """Take what a checkpoint carries."""
         return cls(
-            config.dependence_share,
-            config.dependence_growth,
-            config.dependence_decay,
-            config.dependence_walk,
+            share=config.dependence_share,
+            growth=config.dependence_growth,
+            decay=config.dependence_decay,
+            walk=config.dependence_walk,
         )
 
     @property
@@ -85,7 +87,7 @@ class Dependence(NamedTuple):
         return Shares((1 - like_a_walk) * steady, like_a_walk * self.walk)
 
 
-INDEPENDENT = Dependence(0.0, 0.0, 0.0)
+INDEPENDENT = Dependence(share=0.0, growth=0.0, decay=0.0)
 
 
 def growth(mixture: Mixture) -> Tensor:

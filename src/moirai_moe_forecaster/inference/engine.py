@@ -13,12 +13,11 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.batching import Load, in_passes
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
 from moirai_moe_forecaster.inference.gaps import gap_at_end, without_end
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.options import (
     ForecastOptions,
     history_points,
@@ -27,9 +26,8 @@ from moirai_moe_forecaster.inference.options import (
 )
 from moirai_moe_forecaster.inference.outliers import without_outliers
 from moirai_moe_forecaster.inference.own_distribution import with_own_distribution
-from moirai_moe_forecaster.inference.passes import in_passes
 from moirai_moe_forecaster.inference.prompt import make_prompt
-from moirai_moe_forecaster.inference.randomness import series_seed
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
     Draw,
     Marginal,
@@ -40,6 +38,7 @@ from moirai_moe_forecaster.inference.rollout import (
     reestimated_rollout,
     seeded_draw,
 )
+from moirai_moe_forecaster.inference.sampling import series_seed
 from moirai_moe_forecaster.inference.seasons import KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
@@ -109,21 +108,23 @@ def _from_last_observed(
     if season_length is not None:
         history = history_points(config, options.context_length, season_length)
         batch = [series.last(history) for series in batch]
-    rests = [without_outliers(series) for series in batch] if config.drop_outliers else [*batch]
+    residuals = [without_outliers(s) for s in batch] if config.drop_outliers else [*batch]
     effects = None
     if regress and any(len(series.future) for series in batch):
-        rests, effects = take_out(network, rests, load, **limits)
-    seasons = detect_seasons(network, batch, rests, load, season_length, regress=regress, **limits)
-    mirrored = [_is_short(series, load) for series in rests]
+        residuals, effects = split_residuals(network, residuals, load, **limits)
+    seasons = detect_seasons(
+        network, batch, residuals, load, season_length, regress=regress, **limits
+    )
+    flipped = [_is_short(series, load) for series in residuals]
     counts = [
         len(found.kinds) * (2 if twice else 1)
-        for found, twice in zip(seasons, mirrored, strict=True)
+        for found, twice in zip(seasons, flipped, strict=True)
     ]
 
     def work(members: list[int]) -> list[Marginals]:
         views, weights = [], []
         for index in members:
-            some, shares = _views(rests[index], seasons[index], load, mirrored[index])
+            some, shares = _views(residuals[index], seasons[index], load, flipped[index])
             views.append(some)
             weights.append(shares)
         rows = [view.series for some in views for view in some]
@@ -136,33 +137,31 @@ def _from_last_observed(
             return together
         return [
             with_own_distribution(
-                marginals, rests[index].last(load.context_length).target, seasons[index].periods
+                marginals, residuals[index].last(load.context_length).target, seasons[index].periods
             )
             for index, marginals in zip(members, together, strict=True)
         ]
 
     found: dict[int, Marginals] = {}
     device = next(network.parameters()).device
-    for index, marginals in in_passes(rests, load, device, work, counts, **limits):
+    for index, marginals in in_passes(residuals, load, device, work, counts, **limits):
         found[index] = marginals if effects is None else marginals.moved(effects[index].T)
         done()
     return [(found[index], seasons[index]) for index in range(len(batch))]
 
 
 def _is_short(series: Series, load: Load) -> bool:
-    """Whether a context is forecast upside down too: see `ModelConfig.mirror_up_to`."""
+    """Whether a context is forecast with its sign flipped too: see `ModelConfig.mirror_up_to`."""
     return min(series.target.shape[1], load.context_length) <= load.config.mirror_up_to
 
 
-def _views(
-    series: Series, seasons: Seasons, load: Load, mirrored: bool
-) -> tuple[list[View], Array]:
+def _views(series: Series, seasons: Seasons, load: Load, flipped: bool) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
     fill = load.config.fill_gaps
     views = make_views(series, seasons.periods, seasons.kinds, load.horizon, fill=fill)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
-    if mirrored:
-        views = [*views, *(view.mirrored() for view in views)]
+    if flipped:
+        views = [*views, *(view.sign_flipped() for view in views)]
         weights = np.concatenate((weights, weights)) / 2
     return views, weights
 

@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.dependence import Shares, dependent
-from moirai_moe_forecaster.inference.marginal import (
+from moirai_moe_forecaster.inference.quantile_grid import (
     Array,
     between_nodes,
     normal_cdf,
     normal_score,
     score_at,
 )
-from moirai_moe_forecaster.inference.randomness import uniforms
+from moirai_moe_forecaster.inference.sampling import uniforms
 from moirai_moe_forecaster.inference.seasons import Seasons, seasons_frame
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Forecast:
 
     @property
     def nodes(self) -> Array:
-        """Values at the levels of `inference.marginal`: (series, horizon, variate, node)."""
+        """Values at the levels of `inference.quantile_grid`: (series, horizon, variate, node)."""
         values = self._drop(self._restore(self._marginals.quantiles.astype(np.float64)))
         return np.moveaxis(values, 0 if self._single else 1, -1)
 
@@ -213,13 +213,13 @@ class Forecast:
         InvalidInputError
             If a level is not a number within (0, 1).
         """
-        wanted = check_levels(levels)
-        left, share = between_nodes(normal_score(np.atleast_1d(wanted)))
+        checked = check_levels(levels)
+        left, share = between_nodes(normal_score(np.atleast_1d(checked)))
         share = share[:, None, None]
         nodes = self._marginals.quantiles
         low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
         values = self._drop(self._restore(low + share * (high - low)))
-        if wanted.ndim:
+        if checked.ndim:
             return values
         return values[0] if self._single else values[:, 0]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import patches
@@ -20,7 +19,8 @@ from moirai_moe_forecaster.model.tokens import patches
 MOST_ORIGINS = 8
 
 
-class Hindcast(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Hindcast:
     """A context whose last stretch is to be forecast.
 
     Attributes
@@ -76,7 +76,7 @@ def hindcast_losses(
         def work(members: list[int], alike: list[int] = alike) -> list[Array]:
             return _losses(network, [hindcasts[alike[index]] for index in members], load)
 
-        for index, losses in in_passes(contexts, load._replace(paths=1), device, work, **limits):
+        for index, losses in in_passes(contexts, replace(load, paths=1), device, work, **limits):
             found[alike[index]] = losses
     return [found[index] for index in range(len(hindcasts))]
 

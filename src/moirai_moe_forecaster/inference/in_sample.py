@@ -14,14 +14,14 @@ Before it nothing is known, and the forecast is the network's for no data: aroun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
+from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.in_sample_parts import (
     Part,
     Positions,
@@ -29,14 +29,15 @@ from moirai_moe_forecaster.inference.in_sample_parts import (
     make_parts,
     second_weight,
 )
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
-from moirai_moe_forecaster.inference.passes import in_passes
+from moirai_moe_forecaster.inference.options import context_points
 from moirai_moe_forecaster.inference.prompt import make_prompt
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class InSamplePlan:
     """What is asked of one series.
 
     Attributes
@@ -57,7 +58,8 @@ class Plan(NamedTuple):
     parts: dict[int, Part]
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class InSampleWindow:
     """Part of a context that one pass goes over.
 
     Attributes
@@ -65,12 +67,12 @@ class Window(NamedTuple):
     owner, view : int
         Which series it is of, and in which view.
     series : Series
-        From the first point to the one before the last wanted one.
+        From the first point to the one before the last query.
     prefix : int
         How many first points the normaliser sees.
-    wanted : list of int
+    queries : list of int
         Positions that are forecast: `prefix` and every `patch_size` after it.
-    effect : ndarray, (variate, wanted)
+    effect : ndarray, (variate, query)
         What the view takes out of them, which `series` does not hold.
     """
 
@@ -78,7 +80,7 @@ class Window(NamedTuple):
     view: int
     series: Series
     prefix: int
-    wanted: list[int]
+    queries: list[int]
     effect: Array
 
 
@@ -103,17 +105,19 @@ def in_sample_nodes(
     regress : bool
         Whether known-future covariates act through a regression instead of as tokens.
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     **limits
         `memory_budget` and `batch_size` (in windows), as for `in_passes`.
 
     Returns
     -------
     list of ndarray, (position, variate, node)
-        Values at the levels of `inference.marginal`.
+        Values at the levels of `inference.quantile_grid`.
     """
     config = network.config
-    load = Load(config, config.max_seq_len * config.patch_size, 1, 1, False)
+    load = Load(
+        config=config, context_length=context_points(config), horizon=1, paths=1, reestimated=False
+    )
     plans = [
         _plan(series, where, load.context_length, season_length, regress=regress)
         for series, where in zip(batch, positions, strict=True)
@@ -132,18 +136,18 @@ def in_sample_nodes(
     cuts = [window.series for window in windows]
     for index, nodes in in_passes(cuts, load, device, work, **limits):
         window = windows[index]
-        found[window.owner][window.view].update(zip(window.wanted, nodes, strict=True))
+        found[window.owner][window.view].update(zip(window.queries, nodes, strict=True))
     return [_averaged(plan, views) for plan, views in zip(plans, found, strict=True)]
 
 
 def _plan(
     series: Series, positions: Positions, length: int, season_length: SeasonLength, *, regress: bool
-) -> Plan:
+) -> InSamplePlan:
     context = series.last(length)
     sources = _sources(context.target, positions)
     first = first_parts(context)
     parts = make_parts(series, first, np.unique(sources), season_length, regress=regress)
-    return Plan(context, sources, first, parts)
+    return InSamplePlan(context=context, sources=sources, first=first, parts=parts)
 
 
 def _sources(target: Array, positions: Positions) -> Positions:
@@ -153,28 +157,39 @@ def _sources(target: Array, positions: Positions) -> Positions:
     return np.maximum(positions[:, None] + (positions[:, None] == first), 1)
 
 
-def _windows(owner: int, plan: Plan, config: ModelConfig, regress: bool) -> list[Window]:
+def _windows(
+    owner: int, plan: InSamplePlan, config: ModelConfig, regress: bool
+) -> list[InSampleWindow]:
     """Windows of one series that together forecast all its positions once in each view."""
     size, series = config.patch_size, plan.context
-    judged = (position for part in plan.parts.values() for position in part.judged)
+    trials = (position for part in plan.parts.values() for position in part.trials)
     groups: dict[tuple[int, int], list[int]] = {}
-    for position in sorted({*np.unique(plan.sources).tolist(), *judged}):
+    for position in sorted({*np.unique(plan.sources).tolist(), *trials}):
         part = int(plan.first[position])
         groups.setdefault((part, part + (position - part) % size), []).append(position)
     windows = []
-    for (part, prefix), wanted in groups.items():
-        end = wanted[-1]
+    for (part, prefix), queries in groups.items():
+        end = queries[-1]
         past = series.past[:, :end]
         future = series.future[: 0 if regress else None, : end + size * config.output_patches]
         for view, effect in enumerate(plan.parts[part].effects):
             cut = Series(series.target[:, :end] - effect[:, :end], past, future)
-            windows.append(Window(owner, view, cut, prefix, wanted, effect[:, wanted]))
+            windows.append(
+                InSampleWindow(
+                    owner=owner,
+                    view=view,
+                    series=cut,
+                    prefix=prefix,
+                    queries=queries,
+                    effect=effect[:, queries],
+                )
+            )
     return windows
 
 
 @torch.inference_mode()
-def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
-    """Nodes (wanted, variate, node) of every window, all of them in one pass."""
+def _forecast(network: MoiraiMoE, windows: Sequence[InSampleWindow]) -> list[Array]:
+    """Nodes (query, variate, node) of every window, all of them in one pass."""
     config = network.config
     device = next(network.parameters()).device
     prompt = make_prompt(
@@ -186,9 +201,9 @@ def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
     )
     hidden = network.encode(prompt.given().to(device)).hidden
     places = [
-        (row, prompt.context - 1 - (window.wanted[-1] - position) // config.patch_size)
+        (row, prompt.context - 1 - (window.queries[-1] - position) // config.patch_size)
         for row, window in enumerate(windows)
-        for position in window.wanted
+        for position in window.queries
     ]
     rows, tokens = torch.tensor(places, device=device).T[..., None]
     variates = torch.arange(prompt.targets, device=device) * prompt.context
@@ -196,21 +211,21 @@ def _forecast(network: MoiraiMoE, windows: Sequence[Window]) -> list[Array]:
     levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
     nodes = mixture.icdf(levels).movedim(0, -1).cpu().double().numpy()
     location, scale = (part.numpy()[rows[:, 0].cpu().numpy()] for part in prompt.normaliser)
-    split = np.cumsum([len(window.wanted) for window in windows])[:-1]
+    split = np.cumsum([len(window.queries) for window in windows])[:-1]
     return [
         part + window.effect.T[..., None]
         for part, window in zip(np.split(nodes * scale + location, split), windows, strict=True)
     ]
 
 
-def _averaged(plan: Plan, found: Sequence[Mapping[int, Array]]) -> Array:
+def _averaged(plan: InSamplePlan, found: Sequence[Mapping[int, Array]]) -> Array:
     """Nodes (position, variate, node) of one series from those of every position and view."""
     nodes = dict(found[0])
     for length, part in plan.parts.items():
         if len(part.effects) == 1:
             continue
-        values = plan.context.target[:, part.judged].T
-        tried = np.array([[view[p] for p in part.judged] for view in found])
+        values = plan.context.target[:, part.trials].T
+        tried = np.array([[view[p] for p in part.trials] for view in found])
         weight = second_weight(part, tried.reshape(2, *values.shape, len(NODE_LEVELS)), values)
         for position in nodes:
             if plan.first[position] == length:

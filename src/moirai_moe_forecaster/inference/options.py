@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 
@@ -47,7 +47,13 @@ class ForecastOptions:
         """Return what the network has to do."""
         length = context_points(config, self.context_length)
         paths = DEFAULT_PATHS if self.num_paths is None else self.num_paths
-        load = Load(config, length, self.horizon, paths, self.normaliser == "reestimated")
+        load = Load(
+            config=config,
+            context_length=length,
+            horizon=self.horizon,
+            paths=paths,
+            reestimated=self.normaliser == "reestimated",
+        )
         if self.num_paths is None and self.normaliser == "frozen":
             return _without_paths(load)
         return load
@@ -124,8 +130,8 @@ def _without_paths(load: Load) -> Load:
     Together with the context they are at most as long as what the network was trained on.
     """
     config = load.config
-    direct = load._replace(paths=0)
+    direct = replace(load, paths=0)
     beyond, most = direct.hidden * config.patch_size, context_points(config)
     if config.beyond_pass != "hidden" or beyond > most // 2:
         return load
-    return direct._replace(context_length=min(load.context_length, most - beyond))
+    return replace(direct, context_length=min(load.context_length, most - beyond))

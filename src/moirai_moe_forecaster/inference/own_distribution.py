@@ -20,8 +20,8 @@ import torch
 
 from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.inference.forecast import Marginals
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS, NODE_SCORES
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS, NODE_SCORES
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 
 ROUNDING = 1e-13
 """Range of a constant, relative to its size: what arithmetic leaves of equal numbers."""

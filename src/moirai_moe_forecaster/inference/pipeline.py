@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.config import Precision
+from moirai_moe_forecaster.inference.encode import Embedding, embed
 from moirai_moe_forecaster.inference.predicting import Predictor
-from moirai_moe_forecaster.inference.randomness import RandomState
-from moirai_moe_forecaster.inference.representation import Embedding, embed
+from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport
@@ -204,7 +204,7 @@ class MoiraiMoEPipeline(Predictor):
         resume : bool, default=False
             Go on from the state in `output`; data and arguments must be the same.
         callbacks : iterable of callable, default=()
-            Called with every evaluation (`training.judging.Evaluation`); True stops the training.
+            Called with every evaluation (`tuning.validation.Evaluation`); True stops the training.
         progress : bool, default=True
             Show a progress bar.
         random_state : int, numpy Generator or RandomState, optional

@@ -21,7 +21,7 @@ from moirai_moe_forecaster.inference.options import (
     read_options,
 )
 from moirai_moe_forecaster.inference.pretrained import Pretrained
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 
 
 class Predictor(Pretrained):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.references import reference_cycles
+from moirai_moe_forecaster.inference.seasonality.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, patch_references, points_ahead
 from moirai_moe_forecaster.model.tokens import (
     Normaliser,
@@ -22,7 +22,8 @@ from moirai_moe_forecaster.model.tokens import (
 )
 
 
-class Prompt(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
     """Standardised patches of a group of series on one axis of patch positions.
 
     Position 0 is the first patch of the longest context and the context ends before position
@@ -62,7 +63,8 @@ class Prompt(NamedTuple):
 
     def to(self, device: torch.device) -> Prompt:
         """Move what tokens are made of; the normaliser, in float64, stays."""
-        return self._replace(
+        return replace(
+            self,
             values=self.values.to(device),
             observed=self.observed.to(device),
             time_id=self.time_id.to(device),
@@ -218,17 +220,17 @@ def make_prompt(
     past_times = time_index(any_target, config.time_index)
     future_times = past_times[:, -1:] + 1 + torch.arange(ahead)
     return Prompt(
-        patches(normaliser.standardise(values).float(), size),
-        patches(observed, size),
-        torch.cat((past_times, future_times), 1),
-        present,
-        context,
-        config.output_patches if config.shift_known_future else 0,
-        targets,
-        future,
-        Normaliser(*(part[:, :targets] for part in normaliser)),
-        _cycles(values, counted, targets + past, config),
-        points_ahead(config),
+        values=patches(normaliser.standardise(values).float(), size),
+        observed=patches(observed, size),
+        time_id=torch.cat((past_times, future_times), 1),
+        present=present,
+        context=context,
+        shift=config.output_patches if config.shift_known_future else 0,
+        targets=targets,
+        known_future=future,
+        normaliser=Normaliser(*(part[:, :targets] for part in normaliser)),
+        cycles=_cycles(values, counted, targets + past, config),
+        ahead=points_ahead(config),
     )
 
 

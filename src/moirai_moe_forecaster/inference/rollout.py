@@ -8,6 +8,7 @@ and predicts the following ones; the distribution of a step is the average of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +24,14 @@ from moirai_moe_forecaster.inference.dependence import (
     dependent,
 )
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
-from moirai_moe_forecaster.inference.randomness import stratified
+from moirai_moe_forecaster.inference.sampling import stratified
 from moirai_moe_forecaster.model.attention import KeyValue, attention_mask
 from moirai_moe_forecaster.model.distribution.mixture import Affine, Mixture
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch
 
 
-class Block(NamedTuple):
+class PassOutput(NamedTuple):
     """The patches that one pass predicts.
 
     Attributes
@@ -77,11 +78,13 @@ def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT)
 
 
 def no_draw(block: int, mixture: Mixture) -> Tensor:
-    """Stand for draws that nobody reads, where one block is all that is wanted."""
+    """Stand for draws that nobody reads, where one block is all there is."""
     return mixture.log_weights.new_zeros(mixture.shape)
 
 
-def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+def frozen_rollout(
+    network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw
+) -> Iterator[PassOutput]:
     """Decode with the normaliser of the context: its keys and values are computed once.
 
     Parameters
@@ -94,7 +97,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
 
     Yields
     ------
-    Block
+    PassOutput
     """
     prompt = prompt.to(next(network.parameters()).device)
     given, count = prompt.given(), network.config.output_patches
@@ -106,7 +109,7 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     drawn: Tensor | None = None
     for block in range(blocks):
         draws = draw(block, mixture)
-        yield Block(mixture, draws)
+        yield PassOutput(mixture, draws)
         if block == blocks - 1:
             return
         new = prompt.step(prompt.context + block * count, draws, drawn)
@@ -128,7 +131,9 @@ def frozen_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
         mixture = network.head(hidden.unflatten(0, (-1, paths)))
 
 
-def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) -> Iterator[Block]:
+def hidden_rollout(
+    network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw
+) -> Iterator[PassOutput]:
     """Predict all blocks in one pass, in which the patches of earlier ones are missing values.
 
     Nothing is drawn on the way: every block has the distribution of what comes so far ahead.
@@ -143,7 +148,7 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
 
     Yields
     ------
-    Block
+    PassOutput
         Each with one path.
     """
     prompt = prompt.to(next(network.parameters()).device)
@@ -163,7 +168,7 @@ def hidden_rollout(network: MoiraiMoE, prompt: Prompt, blocks: int, draw: Draw) 
     hidden = network.encode(tokens, query_index).hidden.unflatten(1, (blocks, prompt.targets))
     for block_number in range(blocks):
         mixture = network.head(hidden[:, None, block_number])
-        yield Block(mixture, draw(block_number, mixture))
+        yield PassOutput(mixture, draw(block_number, mixture))
 
 
 def reestimated_rollout(
@@ -173,7 +178,7 @@ def reestimated_rollout(
     blocks: int,
     draw: Draw,
     context_length: int,
-) -> Iterator[Block]:
+) -> Iterator[PassOutput]:
     """Decode as the official implementation does: what was drawn counts as context.
 
     The normaliser changes with every block, so that nothing can be cached and every path of every
@@ -194,7 +199,7 @@ def reestimated_rollout(
         unit = (part.float().to(device).expand(1, *mixture.shape) for part in (shift, factor))
         mixture = mixture._replace(unit=Affine(*unit))
         draws = draw(block, mixture)
-        yield Block(mixture, draws)
+        yield PassOutput(mixture, draws)
         raw = frame.restore(draws.cpu().double()).flatten(3).numpy()
         extended = [
             _extend(extended[row * paths + path % paths], raw[row, path])
@@ -204,7 +209,8 @@ def reestimated_rollout(
         paths, limit = raw.shape[1], limit + size
 
 
-class Marginal(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Marginal:
     """Summary of a group's distributions, in the unit of the contexts' normalisers.
 
     Attributes
@@ -223,7 +229,7 @@ class Marginal(NamedTuple):
 
 
 def marginalise(
-    blocks: Iterator[Block], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
+    blocks: Iterator[PassOutput], horizon: int, levels: Tensor, dependence: Dependence = INDEPENDENT
 ) -> Marginal:
     """Average the paths' mixtures and take quantiles of the averages."""
     quantiles, means, draws = [], [], []
@@ -241,7 +247,7 @@ def marginalise(
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     quantile, mean, draw = (torch.cat(tensors, -1) for tensors in (quantiles, means, draws))
-    return Marginal(quantile, mean, draw, shares)
+    return Marginal(quantiles=quantile, mean=mean, draws=draw, shares=shares)
 
 
 def _ends(prompt: Prompt, length: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from moirai_moe_forecaster.data.series import Array
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 
 PLAIN, CYCLE, PROFILE = "plain", "cycle", "profile"
 KINDS = (PLAIN, CYCLE, PROFILE)

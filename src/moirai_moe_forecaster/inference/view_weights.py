@@ -1,25 +1,25 @@
 """What repeats in each series, and how far forecasts that carry it on are to be trusted.
 
-Periods come from the values alone (`inference.periods`) or are named by the user. The weights of
-the views with and without cycles are earned: the network forecasts the last stretch of the context
-from what comes before it in each view, with everything (periods, cycles, covariates' effect,
-normaliser) found anew on that part. A view's weight falls with the loss that it had there, and with
-the strength of its cycle, to nothing where detection ends.
+Periods come from the values alone (`inference.seasonality.periods`) or are named by the user. The
+weights of the views with and without cycles are earned: the network forecasts the last stretch of
+the context from what comes before it in each view, with everything (periods, cycles, covariates'
+effect, normaliser) found anew on that part. A view's weight falls with the loss that it had there,
+and with the strength of its cycle, to nothing where detection ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.batches import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.batching import Load
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
 from moirai_moe_forecaster.inference.outliers import without_outliers
-from moirai_moe_forecaster.inference.periods import Period, find_all_periods
+from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
     KINDS,
@@ -45,7 +45,8 @@ IMPLAUSIBLE = 10
 """Distance from the median, in ranges from the first to the ninth decile, of a typing error."""
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Rule:
     """How losses and strengths of cycles become weights, chosen on held-out data.
 
     Attributes
@@ -70,14 +71,14 @@ class Rule(NamedTuple):
 
 
 RULE = Rule()
-NAMED = RULE._replace(prior=0.1)
+NAMED = replace(RULE, prior=0.1)
 """For periods that a user names: views with and without them start even."""
 
 
 def detect_seasons(
     network: MoiraiMoE,
     batch: Sequence[Series],
-    rests: Sequence[Series],
+    residuals: Sequence[Series],
     load: Load,
     season_length: SeasonLength,
     *,
@@ -90,17 +91,17 @@ def detect_seasons(
     ----------
     network : MoiraiMoE
     batch : sequence of Series
-    rests : sequence of Series
+    residuals : sequence of Series
         Of which what covariates explain was taken out.
     load : Load
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     regress : bool
         Whether known-future covariates act through a regression.
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
     """
-    found = _plain_seasons(rests, season_length)
+    found = _plain_seasons(residuals, season_length)
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
     passes = load.horizon / (network.config.patch_size * network.config.output_patches)
     rule = RULE if season_length == "auto" else NAMED
@@ -213,7 +214,7 @@ def _hindcast_losses(
         firsts = [without_outliers(first) for first in firsts]
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
-        firsts, effects = take_out(network, firsts, load, **limits)
+        firsts, effects = split_residuals(network, firsts, load, **limits)
     losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     refound = _plain_seasons(firsts, season_length)
@@ -227,7 +228,9 @@ def _hindcast_losses(
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)
             memory = max(spans[index] / size, 1.0)
-            hindcasts.append(Hindcast(series, steps // size, memory, view.scale))
+            hindcasts.append(
+                Hindcast(series=series, stretch=steps // size, memory=memory, scale=view.scale)
+            )
             places.append((index, KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True

@@ -11,31 +11,32 @@ cycle
 profile
     All cycles taken out, and what is left divided by its usual size at each phase of the first.
 
-Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
-forecaster of values of any sign, but a network learns it only approximately, and the average of
-both errs less. Long contexts of measurements often have a shape with a meaning (nothing below zero,
-peaks by day), which their mirror image lacks.
+Short contexts are forecast with their sign flipped as well, in every view. Up and down should mean
+nothing to a forecaster of values of any sign, but a network learns it only approximately, and the
+average of both errs less. Long contexts of measurements often have a shape with a meaning (nothing
+below zero, peaks by day), which they lack with the sign flipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.forecast import Marginals
 from moirai_moe_forecaster.inference.gaps import SHORT, fill_gaps
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasonality.cycles import ContinuedCycles, find_cycles
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
 
 CLEAR = 0.1
 """Strength of a further period from which on all of its cycle is taken out."""
 
 
-class View(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class View:
     """One way to look at a series.
 
     Attributes
@@ -50,10 +51,10 @@ class View(NamedTuple):
     effect: Array
     scale: Array
 
-    def mirrored(self) -> View:
-        """Turn the targets upside down; covariates stay."""
+    def sign_flipped(self) -> View:
+        """Flip the sign of the targets; covariates stay."""
         series = self.series._replace(target=-self.series.target)
-        return View(series, self.effect, -self.scale)
+        return View(series=series, effect=self.effect, scale=-self.scale)
 
 
 def make_views(
@@ -101,7 +102,11 @@ def _view(
 ) -> View:
     variates, context = series.target.shape
     if kind == PLAIN:
-        return View(series, np.zeros((variates, horizon)), np.ones((variates, horizon)))
+        return View(
+            series=series,
+            effect=np.zeros((variates, horizon)),
+            scale=np.ones((variates, horizon)),
+        )
     effect = np.zeros((variates, context + horizon))
     scale = np.ones_like(effect)
     for variate, found in enumerate(cycles):
@@ -113,7 +118,11 @@ def _view(
             effect[variate] = found.level + found.all
             scale[variate] = found.spread
     target = (series.target - effect[:, :context]) / scale[:, :context]
-    return View(series._replace(target=target), effect[:, context:], scale[:, context:])
+    return View(
+        series=series._replace(target=target),
+        effect=effect[:, context:],
+        scale=scale[:, context:],
+    )
 
 
 def cycles_of(values: Array, periods: Sequence[Period], ahead: int) -> ContinuedCycles:
@@ -148,7 +157,7 @@ def bring_together(parts: Sequence[Marginals], views: Sequence[View], weights: A
     quantiles, mean = np.zeros(main.quantiles.shape), np.zeros(main.mean.shape)
     for part, view, weight in zip(parts, views, weights, strict=True):
         nodes = part.quantiles * part.scale[:, None, None] + part.location[:, None]
-        # of a mirror image, the highest quantile is the lowest
+        # where the sign is flipped, the highest quantile is the lowest
         nodes = np.where((view.scale < 0).T, nodes[:, ::-1], nodes)
         quantiles += weight * (nodes * view.scale.T + view.effect.T)
         centre = part.mean * part.scale[:, None] + part.location

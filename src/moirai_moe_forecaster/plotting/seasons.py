@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.periods import Period
+from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import PLAIN
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.inference.views import cycles_of

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from moirai_moe_forecaster import __version__
 from moirai_moe_forecaster.data.series import Item, match_items, read_items
 from moirai_moe_forecaster.errors import MissingExtraError
-from moirai_moe_forecaster.evaluation.forecasters import Variant
+from moirai_moe_forecaster.evaluation.forecasters import Variant, predict_windows
+from moirai_moe_forecaster.evaluation.window import BacktestWindow
+from moirai_moe_forecaster.inference.forecast import Forecast
+from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.plotting.points import lonely
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from moirai_moe_forecaster.inference.forecast import Forecast
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
 MOST_SERIES = 24
 MOST_LETTERS = 32
@@ -59,6 +59,7 @@ def backtest_page(
     name: str,
     *,
     X: Any = None,
+    forecast: Forecast | None = None,
 ) -> str:
     """Write a page about a pipeline's backtest.
 
@@ -73,6 +74,9 @@ def backtest_page(
         Pooled scores, one row per model.
     name : str
         What the data are called.
+    forecast : Forecast, optional
+        Of all windows, as `Backtest.forecast` makes it for the scores; without it, those that are
+        drawn are forecast again.
 
     Returns
     -------
@@ -89,21 +93,32 @@ def backtest_page(
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise MissingExtraError("plotly", "report", "the HTML report") from error
-    variant = pipeline if isinstance(pipeline, Variant) else Variant(pipeline, {})
+    model = pipeline.pipeline if isinstance(pipeline, Variant) else pipeline
     items = read_items(y).items
-    covariates = None if X is None else match_items(X, items)[:MOST_SERIES]
+    covariates = None if X is None else match_items(X, items)
     shown = items[:MOST_SERIES]
     # rows are ordered by series, then window; those of further variates repeat the windows
     windows = result[["series", "window", "n_train"]].drop_duplicates()
     count = int(windows["window"].max()) + 1
     cuts = windows["n_train"].to_numpy().reshape(len(items), count)[: len(shown)]
     horizon = int(len(shown[0].values) - cuts[0, -1])
-    forecasts = _forecasts(variant, shown, covariates, cuts, horizon)
-    report = variant.pipeline.routing([item.values for item in shown])
+    if forecast is None:
+        drawn = [
+            BacktestWindow(
+                item=item, cut=cut, covariates=None if covariates is None else covariates[index]
+            )
+            for index, item in enumerate(shown)
+            for cut in cuts[index].tolist()
+        ]
+        forecast = predict_windows(pipeline, drawn, horizon)
+    forecasts = [
+        [forecast[index * count + number] for number in range(count)] for index in range(len(shown))
+    ]
+    report = model.routing([item.values for item in shown])
     names = [str(item.name) for item in shown]
     parts = [
         f"<h1>Backtest of {html.escape(name)}</h1>",
-        _facts(variant.pipeline, len(items), len(windows), horizon, items, shown),
+        _facts(model, len(items), len(windows), horizon, items, shown),
         "<h2>Scores</h2>",
         "<p>Pooled over all windows of all series; lower is better, except coverage, which should "
         "be as nominal. Relative scores are divided by those of seasonal naive.</p>",
@@ -146,27 +161,6 @@ def _facts(
         f"<p>{series} series, {windows} windows, {horizon} steps ahead. Model: "
         f"{html.escape(model)}, moirai-moe-forecaster {__version__}.{part}</p>"
     )
-
-
-def _forecasts(
-    variant: Variant,
-    items: Sequence[Item],
-    covariates: Sequence[Item] | None,
-    cuts: NDArray[np.int64],
-    horizon: int,
-) -> list[list[Forecast]]:
-    """Forecast every window again, as `backtest` did: one list per series."""
-    pairs = [(index, cut) for index, row in enumerate(cuts) for cut in row]
-    forecast = variant.pipeline.predict(
-        [items[index].values[:cut] for index, cut in pairs],
-        horizon,
-        future_covariates=None
-        if covariates is None
-        else [covariates[index].values[: cut + horizon] for index, cut in pairs],
-        **{"random_state": 0, **variant.options},
-    )
-    each = [forecast[number] for number in range(len(pairs))]
-    return [each[start : start + cuts.shape[1]] for start in range(0, len(each), cuts.shape[1])]
 
 
 def _fans(

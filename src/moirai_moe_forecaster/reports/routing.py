@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.representation import contexts, encoded
+from moirai_moe_forecaster.inference.encode import contexts, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from moirai_moe_forecaster.errors import InvalidInputError
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Processes:
     """This process among those that train together.
 
     Attributes
@@ -30,6 +32,11 @@ class Processes(NamedTuple):
     rank: int
     world_size: int
     device: torch.device
+
+
+def single_process(device: torch.device) -> Processes:
+    """Return a process that trains by itself."""
+    return Processes(rank=0, world_size=1, device=device)
 
 
 @contextmanager
@@ -58,9 +65,9 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
         dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         if _are_joined():
-            yield Processes(dist.get_rank(), dist.get_world_size(), mine)
+            yield Processes(rank=dist.get_rank(), world_size=dist.get_world_size(), device=mine)
         else:
-            yield Processes(0, 1, mine)
+            yield single_process(mine)
     finally:
         if owned:
             dist.destroy_process_group()

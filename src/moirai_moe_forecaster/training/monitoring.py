@@ -26,7 +26,7 @@ GPU_SIZE = 8192
 MEASURED_SECONDS = 0.2
 
 
-class Clock:
+class StepTimer:
     """Mean time of the steps since it was last read, without what was spent in pauses."""
 
     def __init__(self, device: torch.device) -> None:

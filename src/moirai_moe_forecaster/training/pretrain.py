@@ -32,7 +32,7 @@ from moirai_moe_forecaster.training.distributed import (
 from moirai_moe_forecaster.training.fitted_dependence import fitted_dependence
 from moirai_moe_forecaster.training.monitoring import (
     METRICS_FILE,
-    Clock,
+    StepTimer,
     append,
     expert_load,
     load_entropy,
@@ -188,12 +188,12 @@ def _run(
 ) -> int:
     """Take steps until they are done or something asks to stop; return the reason, 0 for none."""
     peak = peak_flops(processes.device, training.precision)
-    clock = Clock(processes.device)
+    timer = StepTimer(processes.device)
     reason = 0
     for batches in _ahead(maker, state.step, training, processes):
         rate = learning_rate(training, state.step)
         result = train_step(state, batches, training, rate, processes)
-        clock.count(sum(_flops(maker.model, batch) for batch in batches))
+        timer.count(sum(_flops(maker.model, batch) for batch in batches))
         last = state.step == training.steps
         validated = bool(validation) and (state.step % training.validate_every == 0 or last)
         logged = state.step % training.log_every == 0 or last or validated
@@ -204,10 +204,10 @@ def _run(
         if logged or processes.device.type == "cpu":
             _refuse_too_many_skips(state)
         if logged:
-            metrics = {"step": state.step, **_metrics(state, result, clock, peak, training)}
+            metrics = {"step": state.step, **_metrics(state, result, timer, peak, training)}
             metrics["learning_rate"] = rate
             if validated:
-                with clock.paused():
+                with timer.paused():
                     metrics["validation_loss"] = validate(
                         state, validation, training.precision, processes
                     )
@@ -216,7 +216,7 @@ def _run(
                 append(folder / METRICS_FILE, metrics)
         bar.update()
         if state.step % training.save_every == 0 or last or reason:
-            with clock.paused():
+            with timer.paused():
                 save_state(folder, state, training, processes)
         if reason:
             break
@@ -224,17 +224,16 @@ def _run(
 
 
 def _metrics(
-    state: State, result: StepResult, clock: Clock, peak: float, training: TrainConfig
+    state: State, result: StepResult, timer: StepTimer, peak: float, training: TrainConfig
 ) -> dict[str, Any]:
     """Describe the last step, and the speed since the last description."""
-    loss, balance, norm, weight = (float(value) for value in result[:4])
     counts = result.counts.cpu()
-    seconds, flops = clock.read()
+    seconds, flops = timer.read()
     return {
-        "loss": loss,
-        "balance": balance,
-        "gradient_norm": norm,
-        "points": weight,
+        "loss": float(result.loss),
+        "balance": float(result.balance),
+        "gradient_norm": float(result.gradient_norm),
+        "points": float(result.weight),
         "skipped": int(state.skipped[0]),
         "seconds": seconds,
         "tokens_per_second": training.batch_rows * training.row_tokens / seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from moirai_moe_forecaster.training.objective import MicroBatch
 from moirai_moe_forecaster.training.state import State
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
     """What a step saw, over all micro-batches and processes, on the device: no one waits for it.
 
     Attributes
@@ -74,7 +75,13 @@ def train_step(
     state.optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
     state.optimiser.step()
     _advance(state, finite, training.ema_decay)
-    return StepResult(likelihood, balance, norm, weight, torch.stack(counts).sum(0))
+    return StepResult(
+        loss=likelihood,
+        balance=balance,
+        gradient_norm=norm,
+        weight=weight,
+        counts=torch.stack(counts).sum(0),
+    )
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
 from moirai_moe_forecaster.inference.options import context_points, regresses
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.objective import Objective
 from moirai_moe_forecaster.training.optimiser import new_optimiser

@@ -19,7 +19,7 @@ from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
-from moirai_moe_forecaster.training.distributed import Processes
+from moirai_moe_forecaster.training.distributed import single_process
 from moirai_moe_forecaster.training.monitoring import METRICS_FILE, append
 from moirai_moe_forecaster.training.objective import micro_batch
 from moirai_moe_forecaster.training.pretrain import MOST_SKIPPED_STEPS
@@ -130,7 +130,7 @@ class Tuning:
         patches = self.windows.model.output_patches
         batches = [micro_batch(part, patches).to(device) for part in _parts(whole)]
         rate = scheduled_rate(self.training, state.step)
-        return train_step(state, batches, self.training, rate, Processes(0, 1, device))
+        return train_step(state, batches, self.training, rate, single_process(device))
 
     def _judge(self, results: Sequence[StepResult] | None, bar: tqdm[Any]) -> str:
         """Score the present weights; return why to stop, or nothing."""
@@ -185,7 +185,7 @@ class Tuning:
             self.lines.clear()
             device = next(self.state.network.parameters()).device
             save_progress(
-                self.folder, self.progress, self.state, self.training, Processes(0, 1, device)
+                self.folder, self.progress, self.state, self.training, single_process(device)
             )
 
 

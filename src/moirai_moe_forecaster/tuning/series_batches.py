@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.prompt import causal_mean_fill
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.training.data.packing import TrainingBatch, Window, pack
+from moirai_moe_forecaster.training.data.packing import TrainingBatch, TrainingWindow, pack
 from moirai_moe_forecaster.tuning.held_out import can_be_learned
 from moirai_moe_forecaster.tuning.likelihood import left_to_network
 
@@ -148,12 +149,15 @@ class OwnWindows:
             for rest, future, (series, end) in zip(rests, futures, cuts, strict=True)
         ]
 
-    def _window(self, series: Series, context: int) -> Window:
+    def _window(self, series: Series, context: int) -> TrainingWindow:
         """Fill the window up with missing values, so that its context ends with a patch."""
         beyond = -(series.target.shape[1] - context) % self.model.patch_size
         values = np.pad(np.concatenate(series), ((0, 0), (0, beyond)), constant_values=np.nan)
-        return Window(
-            values.astype(np.float32), context, len(series.future), past_only=len(series.past)
+        return TrainingWindow(
+            values=values.astype(np.float32),
+            prefix=context,
+            known_future=len(series.future),
+            past_only=len(series.past),
         )
 
 
@@ -180,10 +184,10 @@ def _beside_a_gap(
 
 
 def _into_rows(
-    windows: Sequence[Window], needs: Sequence[int], row_tokens: int
-) -> list[list[Window]]:
+    windows: Sequence[TrainingWindow], needs: Sequence[int], row_tokens: int
+) -> list[list[TrainingWindow]]:
     """Lay windows end to end, each into the first row that has room."""
-    rows: list[list[Window]] = []
+    rows: list[list[TrainingWindow]] = []
     free: list[int] = []
     for window, need in sorted(zip(windows, needs, strict=True), key=lambda pair: -pair[1]):
         row = next((row for row, room in enumerate(free) if room >= need), len(rows))
@@ -195,11 +199,11 @@ def _into_rows(
     return rows
 
 
-def _filled(window: Window) -> Window:
+def _filled(window: TrainingWindow) -> TrainingWindow:
     """Fill the missing values of a target that is alone, as forecasts of such a checkpoint do."""
     targets = len(window.values) - window.past_only - window.known_future
     gaps = np.isnan(window.values[0])
     if targets > 1 or not gaps.any() or gaps.all():
         return window
     filled = causal_mean_fill(window.values[0])[None]
-    return window._replace(values=np.concatenate((filled, window.values[1:])))
+    return replace(window, values=np.concatenate((filled, window.values[1:])))

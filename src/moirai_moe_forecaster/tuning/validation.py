@@ -133,13 +133,14 @@ def evaluate(
     )
     labels = np.concatenate([window.label for window in windows])
     rows = [row for context in contexts for row in context.target]
-    prediction = Prediction(levels, found, found[:, levels.index(0.5)])
+    prediction = Prediction.of(levels, found)
     terms = score_terms(labels, rows, 1, prediction, metrics)
-    losses = Losses(*terms["WQL"][:2], _scaled(terms["WQL"].numerator, rows, labels))
+    wql = terms["WQL"]
+    losses = Losses(wql.numerator, wql.denominator, _scaled(wql.numerator, rows, labels))
     coverage = {percent: terms[f"coverage_{percent}"].pooled() for percent in COVERAGES}
     scaled = losses.scaled[~np.isnan(losses.scaled)]
     mean = float(scaled.mean()) if len(scaled) else math.nan
-    return Evaluation(step, terms["WQL"].pooled(), mean, coverage), losses
+    return Evaluation(step, wql.pooled(), mean, coverage), losses
 
 
 def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> Array:

@@ -11,7 +11,7 @@ from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.packing import (
     LOST_SHARE,
     WRONG_SHARE,
-    Window,
+    TrainingWindow,
     fill_rows,
     pack,
     prefix_cycles,
@@ -20,6 +20,10 @@ from moirai_moe_forecaster.training.data.packing import (
 MODEL = ModelConfig(
     d_model=16, d_ff=16, num_layers=1, num_heads=1, num_experts=2, experts_per_token=1
 )
+
+
+def windowed(values: np.ndarray, prefix: int, known_future: int) -> TrainingWindow:
+    return TrainingWindow(values=values, prefix=prefix, known_future=known_future)
 
 
 def with_rule(rule: ScaleRule) -> ModelConfig:
@@ -33,8 +37,8 @@ def test_windows_are_standardised_by_the_models_normaliser(rule: ScaleRule) -> N
     for length in (12, 16, 40, 100):
         values = 10 * rng.random() + rng.normal(size=(2, length))
         values[rng.random(values.shape) < 0.1] = np.nan
-        windows.append(Window(values.astype(np.float32), int(length * 0.6), 0))
-    windows.append(Window(np.full((1, 30), 7, dtype=np.float32), 12, 0))
+        windows.append(windowed(values.astype(np.float32), int(length * 0.6), 0))
+    windows.append(windowed(np.full((1, 30), 7, dtype=np.float32), 12, 0))
     tokens = pack([windows], 40, with_rule(rule)).tokens
     for sample, window in enumerate(windows, start=1):
         for variate, series in enumerate(torch.from_numpy(window.values)):
@@ -49,7 +53,7 @@ def test_windows_are_standardised_by_the_models_normaliser(rule: ScaleRule) -> N
 
 def test_a_window_is_standardised_by_its_prefix_and_scored_after_it() -> None:
     values = np.concatenate((np.tile([4.0, 6.0], 8), np.full(16, 11.0))).astype(np.float32)
-    batch = pack([[Window(values[None], 16, 0)]], 4, MODEL)
+    batch = pack([[windowed(values[None], 16, 0)]], 4, MODEL)
     scale = np.tile([4.0, 6.0], 8).std(ddof=1)
     expected = torch.from_numpy((values - 5) / scale).float().view(2, 16)
     torch.testing.assert_close(batch.tokens.values[0, :2], expected)
@@ -59,7 +63,7 @@ def test_a_window_is_standardised_by_its_prefix_and_scored_after_it() -> None:
 
 
 def test_a_window_is_padded_on_the_left_and_its_first_patch_bears_no_loss() -> None:
-    batch = pack([[Window(np.arange(20, dtype=np.float32)[None], 3, 0)]], 3, MODEL)
+    batch = pack([[windowed(np.arange(20, dtype=np.float32)[None], 3, 0)]], 3, MODEL)
     assert batch.tokens.observed[0, 0].tolist() == [False] * 12 + [True] * 4
     assert batch.tokens.sample_id[0].tolist() == [1, 1, 0]
     assert batch.weights[0].count_nonzero(1).tolist() == [0, 16, 0]
@@ -69,7 +73,7 @@ def test_missing_points_and_outliers_bear_no_loss_and_inputs_are_bounded() -> No
     values = np.tile([-1.0, 1.0], 24).astype(np.float32)
     values[[20, 40]] = np.nan, np.inf
     values[[24, 36]] = 30.0, 1e6
-    batch = pack([[Window(values[None], 16, 0)]], 3, MODEL)
+    batch = pack([[windowed(values[None], 16, 0)]], 3, MODEL)
     unscored = np.flatnonzero(batch.weights[0].flatten().numpy() == 0)
     assert unscored.tolist() == [*range(16), 20, 24, 36, 40]
     points = batch.tokens.values.flatten()
@@ -84,20 +88,20 @@ def test_the_largest_numbers_leave_a_batch_finite() -> None:
     values = np.tile([-1.0, 1.0], 24).astype(np.float32)
     for bad in ([largest, -largest], [-largest, 1.0]):
         values[[3, 5]] = bad
-        batch = pack([[Window(values[None], 16, 0)]], 3, MODEL)
+        batch = pack([[windowed(values[None], 16, 0)]], 3, MODEL)
         assert batch.tokens.values.isfinite().all()
 
 
 def test_a_window_that_shows_nothing_in_its_prefix_bears_no_loss() -> None:
     values = np.sin(np.arange(48, dtype=np.float32))
     values[:20] = np.nan
-    assert not pack([[Window(values[None], 20, 0)]], 3, MODEL).weights.any()
-    assert pack([[Window(values[None], 24, 0)]], 3, MODEL).weights.any()
+    assert not pack([[windowed(values[None], 20, 0)]], 3, MODEL).weights.any()
+    assert pack([[windowed(values[None], 24, 0)]], 3, MODEL).weights.any()
 
 
 def test_known_future_variates_stand_earlier_and_bear_no_loss() -> None:
     values = np.random.default_rng(0).normal(size=(2, 48)).astype(np.float32)
-    batch = pack([[Window(values, 16, 1)]], 6, MODEL)
+    batch = pack([[windowed(values, 16, 1)]], 6, MODEL)
     assert batch.tokens.time_id[0].tolist() == [0, 1, 2, -1, 0, 1]
     assert batch.tokens.known_future[0].tolist() == [False] * 3 + [True] * 3
     assert batch.weights[0, :3].any()
@@ -110,15 +114,15 @@ def test_known_future_variates_stand_earlier_and_bear_no_loss() -> None:
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 def test_series_balance_weighs_between_points_and_series(balance: float) -> None:
     rng = np.random.default_rng(0)
-    windows = [Window(rng.normal(size=(1, n)).astype(np.float32), 32, 0) for n in (64, 288)]
+    windows = [windowed(rng.normal(size=(1, n)).astype(np.float32), 32, 0) for n in (64, 288)]
     batch = pack([windows], 24, MODEL, balance)
     sums = [batch.weights[batch.tokens.sample_id == sample].sum() for sample in (1, 2)]
     assert sums[1] / sums[0] == pytest.approx((256 / 32) ** (1 - balance))
 
 
 def test_rows_take_several_windows_each_with_its_sample_id() -> None:
-    def window(value: float, variates: int, length: int) -> Window:
-        return Window(np.full((variates, length), value, dtype=np.float32), 2, 0)
+    def window(value: float, variates: int, length: int) -> TrainingWindow:
+        return windowed(np.full((variates, length), value, dtype=np.float32), 2, 0)
 
     rows = [[window(1, 1, 32), window(2, 2, 16)], [window(3, 1, 64)]]
     tokens = pack(rows, 5, MODEL).tokens

@@ -189,7 +189,7 @@ def test_points_may_lie_in_a_file(tmp_path: Path) -> None:
     source = walks()
     mapped = np.memmap(tmp_path / "points", np.float32, "w+", shape=source.points.shape)
     mapped[:] = source.points
-    there = BatchMaker([source._replace(points=mapped)], MODEL, REAL).batch(0)
+    there = BatchMaker([replace(source, points=mapped)], MODEL, REAL).batch(0)
     assert same(there, BatchMaker([source], MODEL, REAL).batch(0))
 
 
@@ -199,7 +199,7 @@ def test_held_out_stretches_are_not_trained_on_and_validated_on() -> None:
     for index, length in enumerate(kept.lengths):
         end = kept.offsets[index + 1]
         points[kept.offsets[index] + length : end] = 1e30
-    poisoned = kept._replace(points=points)
+    poisoned = replace(kept, points=points)
     maker = BatchMaker([poisoned], MODEL, REAL)
     plain = BatchMaker([kept], MODEL, REAL)
     assert all(same(maker.batch(step), plain.batch(step)) for step in range(5))

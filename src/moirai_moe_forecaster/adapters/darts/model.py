@@ -32,10 +32,10 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
     set_defaults,
 )
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
+from moirai_moe_forecaster.inference.model_cache import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.options import seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.shared import Source, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 from moirai_moe_forecaster.model.network import MoiraiMoE
 

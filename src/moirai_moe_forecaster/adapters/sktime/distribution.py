@@ -9,8 +9,8 @@ import pandas as pd
 from skpro.distributions.base import BaseDistribution
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference import marginal
-from moirai_moe_forecaster.inference.marginal import Array
+from moirai_moe_forecaster.inference import quantile_grid
+from moirai_moe_forecaster.inference.quantile_grid import Array
 
 
 def _positions(labels: pd.Index, key: Any) -> Any:
@@ -37,7 +37,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
     Parameters
     ----------
     values : array, (row, column, node), or (node,) for a single point
-        Values at the levels ``moirai_moe_forecaster.inference.marginal.NODE_LEVELS``, ascending.
+        Values at the levels `moirai_moe_forecaster.inference.quantile_grid.NODE_LEVELS`, rising.
     ranks : array of int, (row, column, trajectory) or (trajectory,), optional (default=None)
         Rank of every trajectory among all at its point. Samples depend on each other across points
         as the trajectories do; without them points are independent.
@@ -50,7 +50,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
     Examples
     --------
     >>> from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
-    >>> from moirai_moe_forecaster.inference.marginal import NODE_SCORES
+    >>> from moirai_moe_forecaster.inference.quantile_grid import NODE_SCORES
     >>> normal = ForecastDistribution(10 + 2 * NODE_SCORES)
     >>> print(round(normal.mean(), 6), round(normal.var(), 6), round(normal.ppf(0.5), 6))
     10.0 4.0 10.0
@@ -85,7 +85,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
         self.ranks = ranks
         self.random_state = random_state
         self._nodes = np.asarray(values, dtype=np.float64)
-        nodes = len(marginal.NODE_LEVELS)
+        nodes = len(quantile_grid.NODE_LEVELS)
         if self._nodes.ndim not in (1, 3) or self._nodes.shape[-1] != nodes:
             raise InvalidInputError(
                 f"values has the shape {self._nodes.shape}; "
@@ -140,24 +140,26 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
         }
 
     def _mean(self) -> Array:
-        return marginal.mean(self._nodes)
+        return quantile_grid.mean(self._nodes)
 
     def _var(self) -> Array:
-        return marginal.variance(self._nodes)
+        return quantile_grid.variance(self._nodes)
 
     def _pdf(self, x: Array) -> Array:
-        return marginal.density(self._nodes, np.asarray(x, dtype=np.float64))
+        return quantile_grid.density(self._nodes, np.asarray(x, dtype=np.float64))
 
     def _log_pdf(self, x: Array) -> Array:
         with np.errstate(divide="ignore"):
             return np.log(self._pdf(x))
 
     def _cdf(self, x: Array) -> Array:
-        return marginal.normal_cdf(marginal.score_at(self._nodes, np.asarray(x, dtype=np.float64)))
+        return quantile_grid.normal_cdf(
+            quantile_grid.score_at(self._nodes, np.asarray(x, dtype=np.float64))
+        )
 
     def _ppf(self, p: Array) -> Array:
-        return marginal.value_at(
-            self._nodes, marginal.normal_score(np.asarray(p, dtype=np.float64))
+        return quantile_grid.value_at(
+            self._nodes, quantile_grid.normal_score(np.asarray(p, dtype=np.float64))
         )
 
     def pdfnorm(self, a: float = 2) -> Any:
@@ -172,14 +174,14 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
         DataFrame, or float of a single point
         """
         # skpro has no inner method for it: it draws samples, and mixes the rows of an instance
-        norms = marginal.density_norm(self._nodes, a)
+        norms = quantile_grid.density_norm(self._nodes, a)
         return pd.DataFrame(norms, self.index, self.columns) if self.ndim else norms
 
     def _energy_self(self) -> Array:
-        return self._row_sums(marginal.self_energy(self._nodes))
+        return self._row_sums(quantile_grid.self_energy(self._nodes))
 
     def _energy_x(self, x: Array) -> Array:
-        return self._row_sums(marginal.energy(self._nodes, np.asarray(x, dtype=np.float64)))
+        return self._row_sums(quantile_grid.energy(self._nodes, np.asarray(x, dtype=np.float64)))
 
     def _row_sums(self, energies: Array) -> Array:
         return energies.sum(1) if energies.ndim else energies
@@ -192,8 +194,8 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
             trajectories = self._ranks.shape[-1]
             chosen = self._generator.integers(trajectories, size=count)
             level = (np.moveaxis(self._ranks[..., chosen], -1, 0) + level) / trajectories
-        score = marginal.normal_score(level.clip(1e-12, 1 - 1e-12))
-        draws = marginal.value_at(
+        score = quantile_grid.normal_score(level.clip(1e-12, 1 - 1e-12))
+        draws = quantile_grid.value_at(
             np.broadcast_to(self._nodes, (*score.shape, self._nodes.shape[-1])), score
         )
         if self.ndim == 0:
@@ -214,7 +216,7 @@ class ForecastDistribution(BaseDistribution):  # type: ignore[misc]
         -------
         list of dict
         """
-        scores = marginal.NODE_SCORES
+        scores = quantile_grid.NODE_SCORES
         shift = np.arange(6.0).reshape(3, 2, 1)
         skewed = np.exp(scores / 2) + shift
         ranks = np.arange(5) * np.ones((3, 2, 1), dtype=int)

@@ -19,11 +19,11 @@ from moirai_moe_forecaster.adapters.sktime.points import Points, forecast_points
 from moirai_moe_forecaster.adapters.sktime.tuning import TunedWeights, tune, tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_season_length
-from moirai_moe_forecaster.inference import marginal as curves
+from moirai_moe_forecaster.inference import quantile_grid as curves
+from moirai_moe_forecaster.inference.model_cache import shared_pipeline
 from moirai_moe_forecaster.inference.options import history_points
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.inference.randomness import RandomState, draw_seed
-from moirai_moe_forecaster.inference.shared import shared_pipeline
+from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 if TYPE_CHECKING:

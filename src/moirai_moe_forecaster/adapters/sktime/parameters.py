@@ -10,7 +10,7 @@ from moirai_moe_forecaster.adapters.sktime.tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.shared import Source, last_written
+from moirai_moe_forecaster.inference.model_cache import Source, last_written
 
 
 def check_parameters(forecaster: Any) -> None:

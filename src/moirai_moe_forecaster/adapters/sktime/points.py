@@ -19,7 +19,6 @@ from moirai_moe_forecaster.data.numbers import Array
 from moirai_moe_forecaster.data.series import read_series
 from moirai_moe_forecaster.inference.engine import forecast
 from moirai_moe_forecaster.inference.in_sample import in_sample_nodes
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS
 from moirai_moe_forecaster.inference.options import (
     context_points,
     read_options,
@@ -27,6 +26,7 @@ from moirai_moe_forecaster.inference.options import (
     seasons_looked_for,
 )
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 
 
 class Points(NamedTuple):
@@ -35,7 +35,7 @@ class Points(NamedTuple):
     Attributes
     ----------
     nodes : ndarray, (row, variate, node)
-        Values at the levels of `inference.marginal`.
+        Values at the levels of `inference.quantile_grid`.
     labels : Index
         Of the rows.
     ranks : ndarray of int, (row, variate, sample), or None

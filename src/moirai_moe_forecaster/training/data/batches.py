@@ -15,19 +15,17 @@ from moirai_moe_forecaster.training.data.packing import (
     Disturbances,
     Placement,
     TrainingBatch,
-    Window,
+    TrainingWindow,
     assemble,
     fill_rows,
     pack,
 )
 from moirai_moe_forecaster.training.data.sampler import (
     LARGEST_SYSTEM,
-    MOST_MIXED,
     SHORT_LENGTH,
-    UNIFORMS,
-    Draws,
-    Pools,
-    WindowDrawer,
+    SampledWindows,
+    SyntheticPools,
+    WindowSampler,
 )
 from moirai_moe_forecaster.training.data.window_values import (
     lose_points,
@@ -83,8 +81,8 @@ class BatchMaker:
         self.training = training
         self.device = torch.device(device)
         self._corpus = [source.points for source in sources]
-        self._drawer = WindowDrawer(sources, training, model.patch_size)
-        self._pools: tuple[int, Pools] | None = None
+        self._sampler = WindowSampler(sources, training, model.patch_size)
+        self._pools: tuple[int, SyntheticPools] | None = None
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> TrainingBatch:
         """Return the batch of one step, or a part of it: every `parts`-th group of rows.
@@ -108,15 +106,15 @@ class BatchMaker:
             for group in groups
         ]
         shape = sum(map(len, free)), self.training.row_tokens
-        draws, placement = self._fill(generators, free, pools)
-        points = [*self._corpus, *(pool.reshape(-1) for pool in pools)]
+        windows, placement = self._fill(generators, free, pools)
+        points = [*self._corpus, *(pool.reshape(-1) for pool in pools.arrays)]
         width = int(placement.tokens.max()) * self.model.patch_size
-        pieces = read_pieces(draws, points, width)
-        of = np.repeat(np.arange(len(draws.pieces)), draws.variates)
-        lose_points(pieces[: len(of)], draws, of, placement.row // GROUP_ROWS, generators)
+        pieces = read_pieces(windows, points, width)
+        of = np.repeat(np.arange(len(windows.pieces)), windows.variates)
+        lose_points(pieces[: len(of)], windows, of, placement.row // GROUP_ROWS, generators)
         disturbances = self._disturb(pieces[: len(of)], placement, generators)
         values = torch.from_numpy(pieces).to(self.device, non_blocking=True)
-        values = mix(values, draws)
+        values = mix(values, windows)
         return assemble(
             values, placement, shape, self.model, self.training.series_balance, disturbances
         )
@@ -143,26 +141,20 @@ class BatchMaker:
         return Disturbances(np.concatenate(cycles), np.concatenate(hidden))
 
     def _fill(
-        self, generators: Sequence[np.random.Generator], free: list[list[int]], pools: Pools
-    ) -> tuple[Draws, Placement]:
-        """Draw windows until the rows of all groups are full; windows in the order of rows."""
+        self,
+        generators: Sequence[np.random.Generator],
+        free: list[list[int]],
+        pools: SyntheticPools,
+    ) -> tuple[SampledWindows, Placement]:
+        """Sample windows until the rows of all groups are full; windows in the order of rows."""
         size = self.model.patch_size
         candidates = GROUP_ROWS * self.training.row_tokens // TOKENS_PER_CANDIDATE + 1
-        kept: list[Draws] = []
+        kept: list[SampledWindows] = []
         rows: list[Integers] = []
         while unfilled := [group for group, rooms in enumerate(free) if max(rooms) >= 2]:
-            draws = self._drawer.draw(
-                np.concatenate(
-                    [generators[g].random((UNIFORMS, candidates)) for g in unfilled], axis=1
-                ),
-                np.concatenate(
-                    [generators[g].gamma(1.5, size=(MOST_MIXED, candidates)) for g in unfilled],
-                    axis=1,
-                ),
-                pools,
-            )
+            windows = self._sampler.sample([generators[g] for g in unfilled], candidates, pools)
             needs = list(
-                zip((-(-draws.length // size)).tolist(), draws.variates.tolist(), strict=True)
+                zip((-(-windows.length // size)).tolist(), windows.variates.tolist(), strict=True)
             )
             placed = []
             for turn, group in enumerate(unfilled):
@@ -172,24 +164,23 @@ class BatchMaker:
                 ):
                     placed.append((start + window, GROUP_ROWS * group + row, tokens, variates))
             window, row, tokens, variates = np.array(placed, dtype=np.int64).T
-            chosen = draws.select(window)
+            chosen = windows.select(window)
             kept.append(chosen.cut(variates, np.minimum(chosen.length, tokens * size)))
             rows.append(row)
         in_row = np.concatenate(rows)
         order = np.argsort(in_row, kind="stable")
-        joined = Draws._make(np.concatenate(column) for column in zip(*kept, strict=True))
-        draws = joined.select(order)
+        windows = SampledWindows.joined(kept).select(order)
         placement = Placement(
-            in_row[order],
-            -(-draws.length // size),
-            draws.variates,
-            draws.known_future,
-            draws.length,
-            prefix_points(draws.prefix, draws.length, size),
+            row=in_row[order],
+            tokens=-(-windows.length // size),
+            variates=windows.variates,
+            known_future=windows.known_future,
+            length=windows.length,
+            prefix=prefix_points(windows.prefix, windows.length, size),
         )
-        return draws, placement
+        return windows, placement
 
-    def _pools_of(self, step: int) -> Pools:
+    def _pools_of(self, step: int) -> SyntheticPools:
         """Synthetic series that a stretch of steps shares, drawn from the seed and the stretch."""
         config = self.training
         tokens = config.batch_rows * config.row_tokens
@@ -198,7 +189,7 @@ class BatchMaker:
             self._pools = stretch, self._make_pools(stretch)
         return self._pools[1]
 
-    def _make_pools(self, stretch: int) -> Pools:
+    def _make_pools(self, stretch: int) -> SyntheticPools:
         config = self.training
         generator = torch.Generator(self.device)
         generator.manual_seed((config.seed * 1_000_003 + stretch) % 2**63)
@@ -210,7 +201,9 @@ class BatchMaker:
             short = synthesise(-(-count // 2), SHORT_LENGTH, generator)[:, None]
         if config.coupled_share:
             systems = coupled(-(-count // 16), LARGEST_SYSTEM, length, generator)
-        return Pools(long.cpu().numpy(), short.cpu().numpy(), systems.cpu().numpy())
+        return SyntheticPools(
+            long=long.cpu().numpy(), short=short.cpu().numpy(), systems=systems.cpu().numpy()
+        )
 
 
 def validation_batches(
@@ -231,14 +224,15 @@ def validation_batches(
         About how many packed sequences to make in all; series are taken evenly until then.
     device : torch.device or str, default="cpu"
     """
-    packed: list[list[Window]] = [[]]
+    packed: list[list[TrainingWindow]] = [[]]
     free = training.row_tokens
     longest = min(training.max_points, training.row_tokens * model.patch_size)
     order = np.random.Generator(np.random.Philox(0)).permutation(len(series))
     for index in order:
         values = series[index][-longest:]
         unseen = int(HELD_OUT_SHARE * len(series[index]))
-        window = Window(values[None], max(len(values) - unseen, len(values) // 2), 0)
+        prefix = max(len(values) - unseen, len(values) // 2)
+        window = TrainingWindow(values=values[None], prefix=prefix, known_future=0)
         if not np.isfinite(values[: window.prefix]).any():
             continue
         need = -(-len(values) // model.patch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ LARGEST_SOURCE_SHARE = 0.1
 NEIGHBOURS = np.concatenate((np.arange(-16, 0), np.arange(1, 17)))
 
 
-class Catalogue(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
     """All series of a corpus in one table: where they lie, how often each is drawn, and its place
     in `order`, in which related series are neighbours and `relation` tells them from others."""
 
@@ -59,7 +60,14 @@ def catalogue(sources: Sequence[Source], min_points: int) -> Catalogue:
     place[order] = np.arange(len(order))
     cumulative = chance.cumsum()
     return Catalogue(
-        array, begin, length, clock, cumulative / cumulative[-1], place, order, relation
+        array=array,
+        begin=begin,
+        length=length,
+        clock=clock,
+        chance=cumulative / cumulative[-1],
+        place=place,
+        order=order,
+        relation=relation,
     )
 
 

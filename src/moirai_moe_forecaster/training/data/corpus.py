@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +31,8 @@ MONTHS = {"MS": 1, "ME": 1, "BMS": 1, "BME": 1, "QS": 3, "QE": 3, "BQS": 3, "BQE
 MONTHS |= {"YS": 12, "YE": 12, "BYS": 12, "BYE": 12}
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """Series of one origin, end to end in one array: 4 bytes an observation.
 
     Attributes
@@ -137,7 +139,7 @@ def read_corpus(
         if {"freq", "start"} <= set(columns):
             start = table["start"].to_numpy().astype("datetime64[ns]")
             relation, clock = relate(table["freq"].to_pylist(), start, source.lengths)
-            source = source._replace(relation=relation, clock=clock)
+            source = replace(source, relation=relation, clock=clock)
         sources.append(source)
         log.info("%s: %d series, %d points", file.stem, len(offsets) - 1, len(points))
     return sources
@@ -321,7 +323,7 @@ def hold_out(sources: Sequence[Source]) -> tuple[list[Source], list[Array]]:
         validation += [source.series(index) for index in np.flatnonzero(chosen).tolist()]
         unseen = np.where(chosen, (HELD_OUT_SHARE * lengths).astype(np.int64), 0)
         unseen += np.diff(source.offsets) - lengths
-        training.append(source._replace(held_out=unseen))
+        training.append(replace(source, held_out=unseen))
     return training, validation
 
 

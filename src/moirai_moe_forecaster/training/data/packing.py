@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.inference.references import reference_cycles
+from moirai_moe_forecaster.inference.seasonality.references import reference_cycles
 from moirai_moe_forecaster.model.reference import Cycles, points_ahead, reference
 from moirai_moe_forecaster.model.tokens import Normaliser, TokenBatch, fit_normaliser
 from moirai_moe_forecaster.training.data.corpus import Array, Integers
@@ -44,7 +45,8 @@ class TrainingBatch(NamedTuple):
         return TrainingBatch(self.tokens.to(device), self.weights.to(device, non_blocking=True))
 
 
-class Window(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TrainingWindow:
     """One training window.
 
     Attributes
@@ -80,7 +82,8 @@ class Disturbances(NamedTuple):
     hidden: NDArray[np.bool_]
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Placement:
     """Windows (window,) in the order in which rows take them, with the row of each.
 
     `tokens` is per variate, `length` and `prefix` in points. Without `past_only`, all variates that
@@ -137,7 +140,7 @@ def fill_rows(needs: Sequence[tuple[int, int]], free: list[int]) -> list[tuple[i
 
 
 def pack(
-    packed: Sequence[Sequence[Window]],
+    packed: Sequence[Sequence[TrainingWindow]],
     row_tokens: int,
     model: ModelConfig,
     series_balance: float = 0.0,
@@ -147,13 +150,13 @@ def pack(
     windows = [(row, window) for row, inside in enumerate(packed) for window in inside]
     lengths = np.array([window.values.shape[1] for _, window in windows])
     placement = Placement(
-        np.array([row for row, _ in windows]),
-        -(-lengths // model.patch_size),
-        np.array([len(window.values) for _, window in windows]),
-        np.array([window.known_future for _, window in windows]),
-        lengths,
-        np.array([window.prefix for _, window in windows]),
-        np.array([window.past_only for _, window in windows]),
+        row=np.array([row for row, _ in windows]),
+        tokens=-(-lengths // model.patch_size),
+        variates=np.array([len(window.values) for _, window in windows]),
+        known_future=np.array([window.known_future for _, window in windows]),
+        length=lengths,
+        prefix=np.array([window.prefix for _, window in windows]),
+        past_only=np.array([window.past_only for _, window in windows]),
     )
     width = placement.tokens.max() * model.patch_size
     values = np.full((placement.variates.sum(), width), np.nan, dtype=np.float32)

@@ -1,9 +1,9 @@
-"""Which windows to train on: tables of index ranges, drawn for many windows at once."""
+"""Which windows to train on: tables of index ranges, sampled for many windows at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ MOST_RELATED = 8
 MOST_MIXED = 3
 KNOWN_RELATED = 0.3
 SHORT_LENGTH = 128
-UNIFORMS = 18 + 2 * MOST_MIXED + MOST_RELATED + len(NEIGHBOURS)
 
 
-class Pools(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class SyntheticPools:
     """Synthetic series that several steps crop, (series, variate, time) each: as long as the
     longest window, short as a whole, as yearly ones are, and multivariate systems."""
 
@@ -34,8 +34,14 @@ class Pools(NamedTuple):
     short: Array
     systems: Array
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """The pools in the order of their numbers."""
+        return self.long, self.short, self.systems
 
-class Draws(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True)
+class SampledWindows:
     """Windows as index ranges: point i of a piece is the mean of `block` points of its array from
     ``first + step * i`` on.
 
@@ -80,22 +86,34 @@ class Draws(NamedTuple):
         """How many variates each window has."""
         return np.where(self.mixed, 1, self.pieces)
 
-    def select(self, index: Integers) -> Draws:
+    def select(self, index: Integers) -> SampledWindows:
         """Return the windows of these numbers."""
-        return Draws._make(column[index] for column in self)
+        return SampledWindows(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
-    def cut(self, variates: Integers, length: Integers) -> Draws:
+    def cut(self, variates: Integers, length: Integers) -> SampledWindows:
         """Keep the end of each window, and its first variates."""
         dropped = self.variates - variates
-        return self._replace(
+        return replace(
+            self,
             first=self.first + (self.step * (self.length - length))[:, None],
             length=length,
             pieces=self.pieces - dropped,
             known_future=np.maximum(self.known_future - dropped, 0),
         )
 
+    @staticmethod
+    def joined(parts: Sequence[SampledWindows]) -> SampledWindows:
+        """Return the windows of all parts."""
+        return SampledWindows(
+            **{
+                f.name: np.concatenate([getattr(part, f.name) for part in parts])
+                for f in fields(SampledWindows)
+            }
+        )
 
-class Kinds(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True)
+class WindowKinds:
     """Which windows are synthetic systems, of the corpus, related series of it, mixtures of it, and
     of how many pieces each is; the others are synthetic series."""
 
@@ -106,25 +124,58 @@ class Kinds(NamedTuple):
     pieces: Integers
 
 
-class _Rows:
-    """Hands out the rows of a table one after another."""
-
-    def __init__(self, table: Floats) -> None:
-        self._table = table
-        self._next = 0
-
-    def one(self) -> Floats:
-        """Next row."""
-        return self.some(1)[:, 0]
-
-    def some(self, count: int) -> Floats:
-        """Next rows as columns."""
-        self._next += count
-        return self._table[self._next - count : self._next].T
+# fields of `Uniforms` of which a window has several
+WIDTHS = {
+    "series": MOST_MIXED,
+    "start": MOST_MIXED,
+    "neighbours": len(NEIGHBOURS),
+    "sign": MOST_RELATED,
+}
 
 
-class WindowDrawer:
-    """Draws windows of every kind from tables of random numbers.
+@dataclass(frozen=True, kw_only=True)
+class Uniforms:
+    """Uniform numbers that decide about windows: (window,), or (window, width) where several do.
+
+    The order of the fields is that of the rows of a generator's table: moving one changes what
+    every seed samples.
+    """
+
+    kind: Floats
+    use: Floats
+    pieces: Floats
+    length: Floats
+    longest: Floats
+    series: Floats
+    short: Floats
+    strided: Floats
+    stride: Floats
+    averaged: Floats
+    start: Floats
+    neighbours: Floats
+    backwards: Floats
+    sign: Floats
+    missing: Floats
+    scattered: Floats
+    amount: Floats
+    some_known: Floats
+    all_known: Floats
+    known: Floats
+    prefix: Floats
+    stretch_at: Floats
+
+    @classmethod
+    def sample(cls, generators: Sequence[np.random.Generator], count: int) -> Uniforms:
+        """Let every generator decide about `count` windows, which follow one another."""
+        names = [f.name for f in fields(cls)]
+        rows = np.cumsum([WIDTHS.get(name, 1) for name in names])
+        table = np.concatenate([some.random((rows[-1], count)) for some in generators], axis=1)
+        parts = zip(names, np.split(table, rows[:-1]), strict=True)
+        return cls(**{name: part.T if name in WIDTHS else part[0] for name, part in parts})
+
+
+class WindowSampler:
+    """Samples windows of every kind, each for its share.
 
     Parameters
     ----------
@@ -150,19 +201,25 @@ class WindowDrawer:
         self._training = training
         self._patch_size = patch_size
 
-    def draw(self, uniforms: Floats, gammas: Floats, pools: Pools) -> Draws:
-        """Turn random numbers into windows.
+    def sample(
+        self, generators: Sequence[np.random.Generator], count: int, pools: SyntheticPools
+    ) -> SampledWindows:
+        """Sample windows.
 
         Parameters
         ----------
-        uniforms : ndarray, (UNIFORMS, window)
-        gammas : ndarray, (MOST_MIXED, window)
-            Of shape parameter 1.5: mixing weights before they are divided by their sum.
-        pools : Pools
+        generators : sequence of numpy Generator
+        count : int
+            Windows of each generator; they follow one another.
+        pools : SyntheticPools
             Their arrays follow those of the corpus in number.
         """
+        u = Uniforms.sample(generators, count)
+        # of shape parameter 1.5: mixing weights before they are divided by their sum
+        gammas = np.concatenate(
+            [some.gamma(1.5, size=(MOST_MIXED, count)) for some in generators], axis=1
+        )
         config = self._training
-        u = _Rows(uniforms)
         kinds = self._kinds(u)
         length = self._lengths(u, kinds)
         array, begin, size, series = self._origins(u, kinds, length, pools)
@@ -171,26 +228,24 @@ class WindowDrawer:
         stride, block = self._strides(u, kinds.corpus, shortest)
         length = np.minimum(length, shortest // stride)
         span = length * stride
-        start = pick(u.some(MOST_MIXED), size - np.minimum(span[:, None], size) + 1)
+        start = pick(u.start, size - np.minimum(span[:, None], size) + 1)
 
         variate = pools.systems.shape[2] * np.arange(MOST_RELATED)
         first = (begin + start)[:, :1] + np.where(kinds.system[:, None], variate, 0)
         first[kinds.mixed, :MOST_MIXED] = (begin + start)[kinds.mixed]
-        nearness = u.some(len(NEIGHBOURS))
         pieces = kinds.pieces.copy()
         if (chosen := kinds.related).any():
             base = series[chosen, 0], start[chosen, 0], span[chosen], pieces[chosen]
-            begins, pieces[chosen] = companions(self._catalogue, *base, nearness[chosen])
+            begins, pieces[chosen] = companions(self._catalogue, *base, u.neighbours[chosen])
             first[chosen] = begins[:, :MOST_RELATED]
         # a system does not run backwards: its effects follow their causes
-        backwards = (u.one() < config.time_flip_share) & ~kinds.system
-        flipped = u.some(MOST_RELATED) < config.flip_share
+        backwards = (u.backwards < config.time_flip_share) & ~kinds.system
+        flipped = u.sign < config.flip_share
         flipped = np.where(kinds.mixed[:, None], flipped[:, :1], flipped)
         weights = np.where(parts & kinds.mixed[:, None], gammas.T, 0.0)
         low, high = config.prefix_share
-        missing, scatter = u.one() < config.missing_share, u.one() < 0.5
-        amount = u.one()
-        return Draws(
+        missing, scatter = u.missing < config.missing_share, u.scattered < 0.5
+        return SampledWindows(
             array=array,
             first=first + np.where(backwards, span - stride, 0)[:, None],
             pieces=pieces,
@@ -201,15 +256,15 @@ class WindowDrawer:
             mixed=kinds.mixed,
             mixing=weights / np.maximum(weights.sum(1, keepdims=True), 1e-30),
             sign=np.where(flipped, -1.0, 1.0),
-            prefix=low + u.one() * (high - low),
-            scattered=np.where(missing & scatter, 0.4 * amount, 0.0),
-            stretch=np.where(missing & ~scatter, 0.3 * amount, 0.0),
-            stretch_at=u.one(),
+            prefix=low + u.prefix * (high - low),
+            scattered=np.where(missing & scatter, 0.4 * u.amount, 0.0),
+            stretch=np.where(missing & ~scatter, 0.3 * u.amount, 0.0),
+            stretch_at=u.stretch_at,
         )
 
-    def _kinds(self, u: _Rows) -> Kinds:
+    def _kinds(self, u: Uniforms) -> WindowKinds:
         config = self._training
-        kind, use = u.one(), u.one()
+        kind, use = u.kind, u.use
         system = kind < config.coupled_share
         corpus = kind >= config.coupled_share + config.synthetic_share
         related = corpus & (use < config.related_share)
@@ -217,45 +272,46 @@ class WindowDrawer:
         room = max(config.row_tokens // 2, 1)  # two tokens of every variate
         most = np.where(mixed, MOST_MIXED, 1)
         most[system], most[related] = min(LARGEST_SYSTEM, room), min(MOST_RELATED, room)
-        pieces = np.where(most > 1, 2 + pick(u.one(), most - 1), 1)
-        return Kinds(system, corpus, related, mixed, pieces)
+        pieces = np.where(most > 1, 2 + pick(u.pieces, most - 1), 1)
+        return WindowKinds(
+            system=system, corpus=corpus, related=related, mixed=mixed, pieces=pieces
+        )
 
-    def _lengths(self, u: _Rows, kinds: Kinds) -> Integers:
+    def _lengths(self, u: Uniforms, kinds: WindowKinds) -> Integers:
         """Log-uniform lengths and some of the longest, such that all variates fit into a row."""
         config = self._training
         low, high = np.log([config.min_points, config.max_points])
-        length = np.exp(low + u.one() * (high - low)).astype(np.int64)
-        length = np.where(u.one() < config.long_share, config.max_points, length)
+        length = np.exp(low + u.length * (high - low)).astype(np.int64)
+        length = np.where(u.longest < config.long_share, config.max_points, length)
         variates = np.where(kinds.mixed, 1, kinds.pieces)
         return np.minimum(length, config.row_tokens // variates * self._patch_size)
 
-    def _strides(self, u: _Rows, corpus: Booleans, size: Integers) -> tuple[Integers, Integers]:
+    def _strides(self, u: Uniforms, corpus: Booleans, size: Integers) -> tuple[Integers, Integers]:
         """Strides that leave enough of a series, and the blocks of which means are taken."""
         feasible = np.searchsorted(STRIDES * FEWEST_STRIDED, size, side="right")
-        strided = (u.one() < self._training.stride_share) & corpus & (feasible > 0)
-        stride = np.where(strided, STRIDES[pick(u.one(), np.maximum(feasible, 1))], 1)
-        return stride, np.where(u.one() < 0.5, stride, 1)
+        strided = (u.strided < self._training.stride_share) & corpus & (feasible > 0)
+        stride = np.where(strided, STRIDES[pick(u.stride, np.maximum(feasible, 1))], 1)
+        return stride, np.where(u.averaged < 0.5, stride, 1)
 
     def _origins(
         self,
-        u: _Rows,
-        kinds: Kinds,
+        u: Uniforms,
+        kinds: WindowKinds,
         length: Integers,
-        pools: Pools,
+        pools: SyntheticPools,
     ) -> tuple[Integers, Integers, Integers, Integers]:
         """Pick the series of each window: array (window, MOST_RELATED) and, for up to MOST_MIXED
         parts, where the series begins, its size and its number in the catalogue."""
-        picks = u.some(MOST_MIXED)
-        short = ~kinds.system & (u.one() < 0.5) & (length <= SHORT_LENGTH)
+        short = ~kinds.system & (u.short < 0.5) & (length <= SHORT_LENGTH)
         index = np.where(kinds.system, 2, short)
-        count, variates, time = np.array([pool.shape for pool in pools])[index].T
-        begin = (pick(picks[:, 0], count) * variates * time)[:, None].repeat(MOST_MIXED, 1)
+        count, variates, time = np.array([pool.shape for pool in pools.arrays])[index].T
+        begin = (pick(u.series[:, 0], count) * variates * time)[:, None].repeat(MOST_MIXED, 1)
         size = time[:, None].repeat(MOST_MIXED, 1)
         array = (self._arrays + index)[:, None].repeat(MOST_RELATED, 1)
         series = np.zeros_like(begin)
         if (corpus := kinds.corpus).any():
             table = self._catalogue
-            chosen = np.searchsorted(table.chance, picks[corpus], side="right")
+            chosen = np.searchsorted(table.chance, u.series[corpus], side="right")
             series[corpus] = chosen
             begin[corpus], size[corpus] = table.begin[chosen], table.length[chosen]
             array[corpus] = table.array[chosen[:, :1]]
@@ -268,8 +324,8 @@ def pick(u: Floats, count: Integers) -> Integers:
     return np.minimum((u * count).astype(np.int64), count - 1)
 
 
-def _known_future(u: _Rows, kinds: Kinds, pieces: Integers) -> Integers:
+def _known_future(u: Uniforms, kinds: WindowKinds, pieces: Integers) -> Integers:
     """Half of the systems know all drivers ahead, some related windows a few of their variates."""
-    some, half, count = u.one() < KNOWN_RELATED, u.one() < 0.5, u.one()
-    known = np.where(kinds.related & some & (pieces > 1), 1 + pick(count, pieces - 1), 0)
+    some, half = u.some_known < KNOWN_RELATED, u.all_known < 0.5
+    known = np.where(kinds.related & some & (pieces > 1), 1 + pick(u.known, pieces - 1), 0)
     return np.where(kinds.system & half, pieces - 1, known)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.model.tokens import fit_normaliser
 from moirai_moe_forecaster.training.data.corpus import Array, Integers
-from moirai_moe_forecaster.training.data.sampler import MOST_MIXED, Draws, Floats
+from moirai_moe_forecaster.training.data.sampler import MOST_MIXED, Floats, SampledWindows
 
 FEWEST_IN_PREFIX = 4
 
@@ -28,14 +28,14 @@ def prefix_points(share: Floats, length: Integers, patch_size: int) -> Integers:
     return np.maximum(np.minimum(patches, tokens - 1), 1) * patch_size - pad
 
 
-def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
+def read_pieces(windows: SampledWindows, points: Sequence[Array], width: int) -> Array:
     """Read what windows are made of from their arrays.
 
     Parameters
     ----------
-    draws : Draws
+    windows : SampledWindows
     points : sequence of ndarray
-        The arrays that `draws` refers to by number.
+        The arrays that `windows` refers to by number.
     width : int
         At least the longest window.
 
@@ -45,13 +45,15 @@ def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
         At the right end of rows that are NaN otherwise: the variates of all windows in order, the
         first part of a mixture standing for it, then the other parts of all mixtures.
     """
-    numbers = np.arange(draws.first.shape[1])
-    first = np.nonzero(numbers < draws.variates[:, None])
-    others = np.nonzero(draws.mixed[:, None] & (numbers > 0) & (numbers < draws.pieces[:, None]))
+    numbers = np.arange(windows.first.shape[1])
+    first = np.nonzero(numbers < windows.variates[:, None])
+    others = np.nonzero(
+        windows.mixed[:, None] & (numbers > 0) & (numbers < windows.pieces[:, None])
+    )
     window, piece = (np.concatenate(pair) for pair in zip(first, others, strict=True))
     read = np.full((len(window), width), np.nan, dtype=np.float32)
-    columns = (draws.array[window, piece], draws.first[window, piece], draws.sign[window, piece])
-    shared = (draws.step[window], draws.block[window], draws.length[window])
+    columns = [part[window, piece] for part in (windows.array, windows.first, windows.sign)]
+    shared = (windows.step[window], windows.block[window], windows.length[window])
     rows = zip(*(column.tolist() for column in (*columns, *shared)), strict=True)
     for row, (array, start, sign, step, block, length) in zip(read, rows, strict=True):
         low = min(start, start + step * (length - 1))
@@ -63,7 +65,7 @@ def read_pieces(draws: Draws, points: Sequence[Array], width: int) -> Array:
     return read
 
 
-def mix(pieces: Tensor, draws: Draws) -> Tensor:
+def mix(pieces: Tensor, windows: SampledWindows) -> Tensor:
     """Replace each mixture's first part by the weighted sum of its standardised parts (TSMixup,
     arXiv 2403.07815), missing where a part is, and drop the other parts.
 
@@ -71,31 +73,31 @@ def mix(pieces: Tensor, draws: Draws) -> Tensor:
     ----------
     pieces : Tensor, (piece, width)
         From `read_pieces`.
-    draws : Draws
+    windows : SampledWindows
 
     Returns
     -------
     Tensor, (variate, width)
     """
-    variates = int(draws.variates.sum())
+    variates = int(windows.variates.sum())
     if variates == len(pieces):
         return pieces
-    mixed = np.flatnonzero(draws.mixed)
-    target = (draws.variates.cumsum() - draws.variates)[mixed]
-    others = draws.pieces[mixed] - 1
+    mixed = np.flatnonzero(windows.mixed)
+    target = (windows.variates.cumsum() - windows.variates)[mixed]
+    others = windows.pieces[mixed] - 1
     part = np.repeat(target[:, None], MOST_MIXED, 1)
     filled = np.arange(1, MOST_MIXED) <= others[:, None]
     part[:, 1:][filled] = np.arange(variates, len(pieces))
     raw = pieces[torch.from_numpy(part).to(pieces.device)]
     standard = fit_normaliser(raw, raw.abs() < torch.inf, "relative").standardise(raw)
-    weights = torch.from_numpy(draws.mixing[mixed]).to(pieces)
+    weights = torch.from_numpy(windows.mixing[mixed]).to(pieces)
     total = (weights[..., None] * standard).sum(1)
     return pieces[:variates].index_copy(0, torch.from_numpy(target).to(pieces.device), total)
 
 
 def lose_points(
     values: Array,
-    draws: Draws,
+    windows: SampledWindows,
     of: Integers,
     group: Integers,
     generators: Sequence[np.random.Generator],
@@ -106,19 +108,19 @@ def lose_points(
     ----------
     values : ndarray, (variate, width)
         From `read_pieces`, without the later parts of mixtures.
-    draws : Draws
+    windows : SampledWindows
     of, group : ndarray of int64
         The window of each variate (variate,), and the generator of each window (window,).
     generators : sequence of numpy Generator
     """
-    for index in np.flatnonzero((draws.scattered + draws.stretch)[of]):
+    for index in np.flatnonzero((windows.scattered + windows.stretch)[of]):
         window = of[index]
-        length = int(draws.length[window])
+        length = int(windows.length[window])
         points = values[index, -length:]
-        width = int(draws.stretch[window] * length)
-        start = int(draws.stretch_at[window] * (length - width))
+        width = int(windows.stretch[window] * length)
+        start = int(windows.stretch_at[window] * (length - width))
         points[start : start + width] = np.nan
-        if rate := draws.scattered[window]:
+        if rate := windows.scattered[window]:
             generator = generators[group[window]]
             points[generator.random(length, dtype=np.float32) < rate] = np.nan
 

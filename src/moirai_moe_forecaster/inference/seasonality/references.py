@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from moirai_moe_forecaster.data.series import Array
-from moirai_moe_forecaster.inference.periods import find_all_periods
+from moirai_moe_forecaster.inference.seasonality.periods import find_all_periods
 from moirai_moe_forecaster.model.reference import Cycles
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from moirai_moe_forecaster.inference import marginal
-from moirai_moe_forecaster.inference.marginal import NODE_LEVELS, NODE_SCORES
+from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS, NODE_SCORES
 
 RNG = np.random.default_rng(0)
 ROUGH = np.sort(RNG.normal(size=(4, len(NODE_LEVELS))) * np.array([[1], [5], [100], [0.01]]), -1)

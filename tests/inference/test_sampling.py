@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.randomness import (
+from moirai_moe_forecaster.inference.sampling import (
     draw_seed,
     series_seed,
     split,

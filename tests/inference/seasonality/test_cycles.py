@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moirai_moe_forecaster.inference.cycles import cycle_shape, find_cycles
+from moirai_moe_forecaster.inference.seasonality.cycles import cycle_shape, find_cycles
 
 PERIOD, TIME, AHEAD = 24, 24 * 9 + 7, 30
 

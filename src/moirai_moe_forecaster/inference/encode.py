@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import SeriesBatch, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.batches import (
+from moirai_moe_forecaster.inference.batching import (
     Load,
     groups,
     halved_when_short,
@@ -28,7 +29,8 @@ from moirai_moe_forecaster.model.tokens import TokenBatch
 TARGET, PAST, KNOWN = "target", "past", "known ahead"
 
 
-class Tokens(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
     """Whose the tokens of a pass are, series by series; padding is left out.
 
     Attributes
@@ -105,7 +107,13 @@ def contexts(
     if context_length is not None:
         check_count("context_length", context_length)
     length = context_points(pipeline.config, context_length)
-    load = Load(pipeline.config, length, int(horizon), paths=1, reestimated=False)
+    load = Load(
+        config=pipeline.config,
+        context_length=length,
+        horizon=int(horizon),
+        paths=1,
+        reestimated=False,
+    )
     return read_series(y, load.horizon, *covariates, length), load
 
 

@@ -23,7 +23,8 @@ LOG_BIAS = 1.78  # mean of an exponential variable over the exponential of its m
 LINE = 3.0  # times its background that a harmonic reaches if it is there
 
 
-class Search(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Search:
     """What part of the spectrum is searched, and how."""
 
     part: float  # share of the spectrum, from its low end
@@ -57,7 +58,7 @@ class Correlation(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """All that depends on the number of points alone."""
 
     taper: Array  # (points,)
@@ -74,7 +75,7 @@ class Plan:
 
 
 @lru_cache(maxsize=32)
-def plan_for(points: int, search: Search) -> Plan:
+def plan_for(points: int, search: Search) -> SearchPlan:
     """Lay out a search of a series of so many points."""
     size = _fast_size(2 * points)
     density = size / points
@@ -96,7 +97,7 @@ def plan_for(points: int, search: Search) -> Plan:
     low = np.maximum(at - half, int(density))
     high = np.maximum(np.minimum(at + half + 1, bins), low + 1)
     line = np.clip(at - guard, low, high), np.clip(at + guard + 1, low, high)
-    return Plan(
+    return SearchPlan(
         taper=taper,
         size=size,
         density=density,
@@ -130,7 +131,7 @@ def _weight(cycles: Array, fastest: float, drift: float) -> Array:
     return np.where(cycles < 1, 0.0, slow * fast)
 
 
-def whitened(series: Array, plan: Plan) -> Array:
+def whitened(series: Array, plan: SearchPlan) -> Array:
     """Periodograms over their backgrounds, (series, bins), of series (series, points).
 
     The background of a bin is the mean logarithm of those around it: lines hardly count there.
@@ -144,7 +145,7 @@ def whitened(series: Array, plan: Plan) -> Array:
     return power * plan.weight / np.exp((high - line_high + line_low - low) / plan.inside)
 
 
-def autocorrelation(spectra: Array, plan: Plan) -> Correlation:
+def autocorrelation(spectra: Array, plan: SearchPlan) -> Correlation:
     """What whitened spectra (series, bins) say of each lag."""
     correlation = np.fft.irfft(spectra, plan.size)[:, : len(plan.taper)]
     correlation /= np.maximum(correlation[:, :1], 1e-300)
@@ -163,7 +164,7 @@ def autocorrelation(spectra: Array, plan: Plan) -> Correlation:
     return Correlation(mean, score, plan.deviation)
 
 
-def without_period(spectrum: Array, length: int, plan: Plan) -> Array:
+def without_period(spectrum: Array, length: int, plan: SearchPlan) -> Array:
     """Whitened spectrum with the background in the place of a period's lines; (bins,)."""
     spacing = plan.size / length
     harmonics = np.arange(1, max(int((len(spectrum) - 1) / spacing), 1) + 1)

@@ -8,8 +8,8 @@ forecast the later repetitions best from those before them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,8 @@ SMOOTHER = 0.75
 """How much less a shorter cycle must go up and down to be taken for a longer one."""
 
 
-class ContinuedCycles(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class ContinuedCycles:
     """All cycles of a series, continued.
 
     Attributes
@@ -83,14 +84,16 @@ def find_cycles(
     parts = np.zeros((len(lengths), time + ahead))
     # squares of it neither overflow nor vanish; a power of two changes no digit
     _, exponent = np.frexp(np.nanmax(np.abs(values), initial=0.0))
-    rest = np.ldexp(values, -exponent)
+    residual = np.ldexp(values, -exponent)
     for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
-        part[:] = share * cycle_shape(rest, length, ahead)[phases % length]
-        rest = rest - part[:time]
-    level, spread = _level_and_spread(rest, lengths[0])
+        part[:] = share * cycle_shape(residual, length, ahead)[phases % length]
+        residual = residual - part[:time]
+    level, spread = _level_and_spread(residual, lengths[0])
     first, total, level = (np.ldexp(part, exponent) for part in (parts[0], parts.sum(0), level))
     spread = spread[phases % lengths[0]]
-    return ContinuedCycles(first, total, float(level), spread, len(lengths) > 1)
+    return ContinuedCycles(
+        first=first, all=total, level=float(level), spread=spread, several=len(lengths) > 1
+    )
 
 
 def cycle_shape(values: Array, length: int, ahead: int = 1) -> Array:

@@ -1,9 +1,9 @@
 """Find what repeats in a series: its periods, from the values alone.
 
 Whether something repeats is decided on the whitened series, where noise of any colour has a known
-distribution (:mod:`~moirai_moe_forecaster.inference.whitening`). Which of a period's multiples and
-divisors is meant, and how much of the series repeats, is measured on the values: by how much less
-they differ over a period than over the lags around it.
+distribution (`inference.seasonality.whitening`). Which of a period's multiples and divisors is
+meant, and how much of the series repeats, is measured on the values: by how much less they differ
+over a period than over the lags around it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.inference.whitening import (
+from moirai_moe_forecaster.inference.seasonality.whitening import (
     Correlation,
     Search,
     autocorrelation,

@@ -9,7 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from moirai_moe_forecaster.inference.periods import Period, find_all_periods, find_periods
+from moirai_moe_forecaster.inference.seasonality.periods import (
+    Period,
+    find_all_periods,
+    find_periods,
+)
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator
@@ -298,7 +302,7 @@ def test_strength_falls_to_zero_continuously() -> None:
 def test_scipy_is_not_imported() -> None:
     code = (
         "import sys, importlib.util as u; import numpy;"
-        "import moirai_moe_forecaster.inference.periods;"
+        "import moirai_moe_forecaster.inference.seasonality.periods;"
         "assert 'scipy' not in sys.modules and 'pandas' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

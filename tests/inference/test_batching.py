@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError, OutOfMemoryError
 from moirai_moe_forecaster.inference import batches
-from moirai_moe_forecaster.inference.batches import Load, automatic_budget, groups
+from moirai_moe_forecaster.inference.batching import Load, automatic_budget, groups
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from tiny_network import tiny_config
@@ -21,7 +22,13 @@ def series_of(lengths: Sequence[int], variates: int = 1) -> list[Series]:
 
 
 def load(horizon: int = 48, paths: int = 32, context_length: int = 1024) -> Load:
-    return Load(tiny_config(), context_length, horizon, paths, reestimated=False)
+    return Load(
+        config=tiny_config(),
+        context_length=context_length,
+        horizon=horizon,
+        paths=paths,
+        reestimated=False,
+    )
 
 
 def test_every_series_is_in_one_group_of_its_kind() -> None:
@@ -57,7 +64,7 @@ def test_the_estimate_grows_with_all_that_takes_memory() -> None:
     assert load(paths=64).bytes(one) > 1.5 * plain
     assert load(horizon=480).bytes(one) > plain
     assert load().bytes(*series_of([512], variates=3)) > 3 * plain
-    assert load()._replace(reestimated=True).bytes(one) > 3 * plain
+    assert replace(load(), reestimated=True).bytes(one) > 3 * plain
 
 
 def test_the_automatic_budget_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

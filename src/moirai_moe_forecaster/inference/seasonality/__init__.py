@@ -1,0 +1,1 @@
+"""What repeats in a series: its periods and the shapes of its cycles."""
