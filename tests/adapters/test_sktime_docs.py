@@ -13,9 +13,14 @@ import pytest
 
 from moirai_moe_forecaster import MoiraiMoEForecaster
 
-PAGE = Path(__file__).parents[2] / "docs" / "sktime.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-RECORD = next(block for block in BLOCKS if "_placeholder_record" in block)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+(RECORD,) = blocks("sktime_registry.md")
 BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 
 
@@ -23,9 +28,8 @@ BUNDLED = files("moirai_moe_forecaster") / "weights" / "model.safetensors"
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    for block in BLOCKS:
-        if block != RECORD:
-            exec(compile(block, "docs/sktime.md", "exec"), names)
+    for block in blocks("sktime.md"):
+        exec(compile(block, "docs/sktime.md", "exec"), names)
     assert names["years"].shape == (1000, 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 from moirai_moe_forecaster import MoiraiMoEPipeline
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.batching import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.regression import explained, make_terms
 from tiny_network import tiny_network
 
@@ -139,7 +139,7 @@ class TestTakingOut:
     def test_variates_have_effects_of_their_own(self) -> None:
         x = noise(N + H)
         y = np.stack((5 * x[:N], noise(N, 2))) + noise((2, N), 1) / 10
-        rests, effects = take_out(tiny_network(), [series_of(y, x)], self.LOAD)
+        rests, effects = split_residuals(tiny_network(), [series_of(y, x)], self.LOAD)
         assert np.corrcoef(effects[0][0], x[N:])[0, 1] > 0.99
         assert not effects[0][1].any()
         assert rests[0].future.shape[0] == 0
@@ -152,7 +152,7 @@ class TestTakingOut:
         y = np.where(np.arange(N) < N // 2, 6 * x[:N], 0) + noise(N, 1)
         series = series_of(y, x)
         assert explained(series, N).any()
-        rests, effects = take_out(tiny_network(), [series], self.LOAD)
+        rests, effects = split_residuals(tiny_network(), [series], self.LOAD)
         assert not effects[0].any()
         np.testing.assert_array_equal(rests[0].target[0], y)
 
@@ -160,9 +160,9 @@ class TestTakingOut:
         many = [
             series_of(2 * noise(n + H, n)[:n] + noise(n, 1), noise(n + H, n)) for n in (40, 90, 300)
         ]
-        together = take_out(tiny_network(), many, self.LOAD, batch_size=2)[1]
+        together = split_residuals(tiny_network(), many, self.LOAD, batch_size=2)[1]
         for series, effect in zip(many, together, strict=True):
-            alone = take_out(tiny_network(), [series], self.LOAD)[1][0]
+            alone = split_residuals(tiny_network(), [series], self.LOAD)[1][0]
             np.testing.assert_allclose(effect, alone, rtol=1e-9)
 
 

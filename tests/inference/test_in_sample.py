@@ -128,7 +128,7 @@ def test_what_it_costs() -> None:
     assert list(parts) == np.unique(first[1:1_000]).tolist()
     cyclic = [length for length, part in parts.items() if len(part.effects) == 2]
     assert cyclic == [length for length in parts if length > 100]
-    assert [length for length, part in parts.items() if part.judged] == cyclic[1:]
+    assert [length for length, part in parts.items() if part.trials] == cyclic[1:]
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

@@ -11,7 +11,7 @@ import torch
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batching import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
@@ -114,7 +114,7 @@ def test_a_window_is_what_a_forecast_from_its_context_shows_the_network(
             expected = theirs[0, variate * patches : (variate + 1) * patches]
             torch.testing.assert_close(mine[0, own][:patches], expected, rtol=1e-5, atol=1e-5)
     # what follows the context has lost the effect that is added to the forecast
-    (rest,), (effect,) = take_out(
+    (rest,), (effect,) = split_residuals(
         network,
         [Series(item.target[:, :context], item.past[:, :context], item.future)],
         Load(

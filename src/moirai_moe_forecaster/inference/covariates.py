@@ -23,27 +23,27 @@ LEAST_GAIN = 0.02
 """By which share an effect must lower the error, or it is not used."""
 
 
-def take_out(
+def split_residuals(
     network: MoiraiMoE, batch: Sequence[Series], load: Load, **limits: int | None
 ) -> tuple[list[Series], list[Array]]:
-    """Split series into what known-future covariates explain and the rest.
+    """Split series into what known-future covariates explain and the residuals.
 
     Parameters
     ----------
     network : MoiraiMoE
     batch : sequence of Series
     load : Load
-        What the forecast of the rest asks of the network.
+        What the forecast of the residuals asks of the network.
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
 
     Returns
     -------
-    rests : list of Series
+    residuals : list of Series
         Without known-future covariates. Where something was taken out, only the points that it was
         learnt from: what came before is another series.
     effects : list of ndarray, (variate, time)
-        What has to be added to the forecasts of the rests, as far as the covariates are known.
+        What has to be added to the forecasts of the residuals, as far as the covariates are known.
     """
     length = load.context_length
     plain = [Series(s.target, s.past, s.future[:0, : s.target.shape[1]]) for s in batch]
@@ -58,11 +58,13 @@ def take_out(
     for number, index in enumerate(tried):
         without, with_effect = errors[2 * number : 2 * number + 2]
         effects[index][with_effect > (1 - LEAST_GAIN) * without] = 0.0
-    rests = [
+    residuals = [
         _without(series, effect).last(length) if effect.any() else series
         for series, effect in zip(plain, effects, strict=True)
     ]
-    return rests, [effect[:, s.target.shape[1] :] for s, effect in zip(batch, effects, strict=True)]
+    return residuals, [
+        effect[:, s.target.shape[1] :] for s, effect in zip(batch, effects, strict=True)
+    ]
 
 
 def _without(series: Series, effect: Array) -> Series:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batching import Load, in_passes
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
 from moirai_moe_forecaster.inference.options import (
@@ -69,20 +69,22 @@ def forecast(
     if season_length is not None:
         history = history_points(config, options.context_length, season_length)
         batch = [series.last(history) for series in batch]
-    rests, effects = list(batch), None
+    residuals, effects = list(batch), None
     if regress and any(len(series.future) for series in batch):
-        rests, effects = take_out(network, batch, load, **limits)
-    seasons = detect_seasons(network, batch, rests, load, season_length, regress=regress, **limits)
-    mirrored = [_is_short(series, load) for series in rests]
+        residuals, effects = split_residuals(network, batch, load, **limits)
+    seasons = detect_seasons(
+        network, batch, residuals, load, season_length, regress=regress, **limits
+    )
+    flipped = [_is_short(series, load) for series in residuals]
     counts = [
         len(found.kinds) * (2 if twice else 1)
-        for found, twice in zip(seasons, mirrored, strict=True)
+        for found, twice in zip(seasons, flipped, strict=True)
     ]
 
     def work(members: list[int]) -> list[Marginals]:
         views, weights = [], []
         for index in members:
-            some, shares = _views(rests[index], seasons[index], load.horizon, mirrored[index])
+            some, shares = _views(residuals[index], seasons[index], load.horizon, flipped[index])
             views.append(some)
             weights.append(shares)
         rows = [view.series for some in views for view in some]
@@ -94,7 +96,7 @@ def forecast(
 
     found: dict[int, Marginals] = {}
     device = next(network.parameters()).device
-    for index, marginals in in_passes(rests, load, device, work, counts, **limits):
+    for index, marginals in in_passes(residuals, load, device, work, counts, **limits):
         found[index] = marginals if effects is None else marginals.moved(effects[index].T)
         done()
     return Forecast(
@@ -108,18 +110,18 @@ def forecast(
 
 
 def _is_short(series: Series, load: Load) -> bool:
-    """Whether a context is forecast upside down too: see `ModelConfig.mirror_up_to`."""
+    """Whether a context is forecast with its sign flipped too: see `ModelConfig.mirror_up_to`."""
     return min(series.target.shape[1], load.context_length) <= load.config.mirror_up_to
 
 
 def _views(
-    series: Series, seasons: Seasons, horizon: int, mirrored: bool
+    series: Series, seasons: Seasons, horizon: int, flipped: bool
 ) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
     views = make_views(series, seasons.periods, seasons.kinds, horizon)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
-    if mirrored:
-        views = [*views, *(view.mirrored() for view in views)]
+    if flipped:
+        views = [*views, *(view.sign_flipped() for view in views)]
         weights = np.concatenate((weights, weights)) / 2
     return views, weights
 

@@ -199,13 +199,13 @@ class Forecast:
         InvalidInputError
             If a level is not a number within (0, 1).
         """
-        wanted = check_levels(levels)
-        left, share = between_nodes(normal_score(np.atleast_1d(wanted)))
+        checked = check_levels(levels)
+        left, share = between_nodes(normal_score(np.atleast_1d(checked)))
         share = share[:, None, None]
         nodes = self._marginals.quantiles
         low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
         values = self._drop(self._restore(low + share * (high - low)))
-        if wanted.ndim:
+        if checked.ndim:
             return values
         return values[0] if self._single else values[:, 0]
 

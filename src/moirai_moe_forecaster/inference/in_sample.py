@@ -67,12 +67,12 @@ class InSampleWindow:
     owner, view : int
         Which series it is of, and in which view.
     series : Series
-        From the first point to the one before the last wanted one.
+        From the first point to the one before the last query.
     prefix : int
         How many first points the normaliser sees.
-    wanted : list of int
+    queries : list of int
         Positions that are forecast: `prefix` and every `patch_size` after it.
-    effect : ndarray, (variate, wanted)
+    effect : ndarray, (variate, query)
         What the view takes out of them, which `series` does not hold.
     """
 
@@ -80,7 +80,7 @@ class InSampleWindow:
     view: int
     series: Series
     prefix: int
-    wanted: list[int]
+    queries: list[int]
     effect: Array
 
 
@@ -105,7 +105,7 @@ def in_sample_nodes(
     regress : bool
         Whether known-future covariates act through a regression instead of as tokens.
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     **limits
         `memory_budget` and `batch_size` (in windows), as for `in_passes`.
 
@@ -136,7 +136,7 @@ def in_sample_nodes(
     cuts = [window.series for window in windows]
     for index, nodes in in_passes(cuts, load, device, work, **limits):
         window = windows[index]
-        found[window.owner][window.view].update(zip(window.wanted, nodes, strict=True))
+        found[window.owner][window.view].update(zip(window.queries, nodes, strict=True))
     return [_averaged(plan, views) for plan, views in zip(plans, found, strict=True)]
 
 
@@ -162,14 +162,14 @@ def _windows(
 ) -> list[InSampleWindow]:
     """Windows of one series that together forecast all its positions once in each view."""
     size, series = config.patch_size, plan.context
-    judged = (position for part in plan.parts.values() for position in part.judged)
+    trials = (position for part in plan.parts.values() for position in part.trials)
     groups: dict[tuple[int, int], list[int]] = {}
-    for position in sorted({*np.unique(plan.sources).tolist(), *judged}):
+    for position in sorted({*np.unique(plan.sources).tolist(), *trials}):
         part = int(plan.first[position])
         groups.setdefault((part, part + (position - part) % size), []).append(position)
     windows = []
-    for (part, prefix), wanted in groups.items():
-        end = wanted[-1]
+    for (part, prefix), queries in groups.items():
+        end = queries[-1]
         past = series.past[:, :end]
         future = series.future[: 0 if regress else None, : end + size * config.output_patches]
         for view, effect in enumerate(plan.parts[part].effects):
@@ -180,8 +180,8 @@ def _windows(
                     view=view,
                     series=cut,
                     prefix=prefix,
-                    wanted=wanted,
-                    effect=effect[:, wanted],
+                    queries=queries,
+                    effect=effect[:, queries],
                 )
             )
     return windows
@@ -189,7 +189,7 @@ def _windows(
 
 @torch.inference_mode()
 def _forecast(network: MoiraiMoE, windows: Sequence[InSampleWindow]) -> list[Array]:
-    """Nodes (wanted, variate, node) of every window, all of them in one pass."""
+    """Nodes (query, variate, node) of every window, all of them in one pass."""
     config = network.config
     device = next(network.parameters()).device
     prompt = make_prompt(
@@ -201,9 +201,9 @@ def _forecast(network: MoiraiMoE, windows: Sequence[InSampleWindow]) -> list[Arr
     )
     hidden = network.encode(prompt.given().to(device)).hidden
     places = [
-        (row, prompt.context - 1 - (window.wanted[-1] - position) // config.patch_size)
+        (row, prompt.context - 1 - (window.queries[-1] - position) // config.patch_size)
         for row, window in enumerate(windows)
-        for position in window.wanted
+        for position in window.queries
     ]
     rows, tokens = torch.tensor(places, device=device).T[..., None]
     variates = torch.arange(prompt.targets, device=device) * prompt.context
@@ -211,7 +211,7 @@ def _forecast(network: MoiraiMoE, windows: Sequence[InSampleWindow]) -> list[Arr
     levels = torch.tensor(NODE_LEVELS, dtype=torch.float32, device=device)
     nodes = mixture.icdf(levels).movedim(0, -1).cpu().double().numpy()
     location, scale = (part.numpy()[rows[:, 0].cpu().numpy()] for part in prompt.normaliser)
-    split = np.cumsum([len(window.wanted) for window in windows])[:-1]
+    split = np.cumsum([len(window.queries) for window in windows])[:-1]
     return [
         part + window.effect.T[..., None]
         for part, window in zip(np.split(nodes * scale + location, split), windows, strict=True)
@@ -224,8 +224,8 @@ def _averaged(plan: InSamplePlan, found: Sequence[Mapping[int, Array]]) -> Array
     for length, part in plan.parts.items():
         if len(part.effects) == 1:
             continue
-        values = plan.context.target[:, part.judged].T
-        tried = np.array([[view[p] for p in part.judged] for view in found])
+        values = plan.context.target[:, part.trials].T
+        tried = np.array([[view[p] for p in part.trials] for view in found])
         weight = second_weight(part, tried.reshape(2, *values.shape, len(NODE_LEVELS)), values)
         for position in nodes:
             if plan.first[position] == length:

@@ -37,7 +37,7 @@ FEW = 16
 MANY = 128
 WINDOWS = 16
 PHASES = (0, 5, 10, 15)
-"""Of `MANY` positions or more, which in every `WINDOWS` the views are judged by.
+"""Of `MANY` positions or more, which in every `WINDOWS` the views are tried on.
 
 These lie in few windows, so that the forecast of a single position does not cost a pass over all;
 and at no common distance, so that they meet most phases of a cycle.
@@ -54,13 +54,13 @@ class Part(NamedTuple):
         any variate has them, the cycles.
     strengths : ndarray, (variate,)
         Of the first cycle, beyond `LEAST`; 0 where there is none.
-    judged : list of int
+    trials : list of int
         Positions before, at which both views are tried; empty if the second could not be.
     """
 
     effects: list[Array]
     strengths: Array
-    judged: list[int]
+    trials: list[int]
 
 
 def first_parts(series: Series) -> Positions:
@@ -122,7 +122,7 @@ def make_parts(
         Length of the first part of each position.
     positions : ndarray of int
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     regress : bool
         Whether known-future covariates act through a regression.
 
@@ -143,7 +143,7 @@ def make_parts(
         parts[length] = learnt(length)
         if before and len(learnt(length).effects) == 2 == len(learnt(before).effects):
             parts.setdefault(before, learnt(before))
-            parts[length] = learnt(length)._replace(judged=_some(before, length))
+            parts[length] = learnt(length)._replace(trials=_some(before, length))
     return parts
 
 
@@ -193,9 +193,9 @@ def second_weight(part: Part, nodes: Array, values: Array) -> Array:
     ----------
     part : Part
         With both views.
-    nodes : ndarray, (view, judged, variate, node)
-        Forecasts at the judged positions.
-    values : ndarray, (judged, variate)
+    nodes : ndarray, (view, trial, variate, node)
+        Forecasts at the positions of `Part.trials`.
+    values : ndarray, (trial, variate)
         What came; NaN is missing.
     """
     seen = ~np.isnan(values)

@@ -204,7 +204,7 @@ class MoiraiMoEPipeline(Predictor):
         resume : bool, default=False
             Go on from the state in `output`; data and arguments must be the same.
         callbacks : iterable of callable, default=()
-            Called with every evaluation (`training.judging.Evaluation`); True stops the training.
+            Called with every evaluation (`tuning.validation.Evaluation`); True stops the training.
         progress : bool, default=True
             Show a progress bar.
         random_state : int, numpy Generator or RandomState, optional

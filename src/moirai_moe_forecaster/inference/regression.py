@@ -107,20 +107,22 @@ def _select(target: Array, terms: Array) -> tuple[list[int], Array]:
     """Enter terms one by one while the criterion improves: their numbers and coefficients."""
     count = len(target)
     chosen: list[int] = []
-    rest, left = target, terms
+    residual, left = target, terms
     norms = np.einsum("ij,ij->i", terms, terms)
     most = min(MOST_TERMS, count // 4)
     penalty = np.log(count) + 2 * np.log(len(terms) + 1)
     while len(chosen) < most:
         size = np.einsum("ij,ij->i", left, left)
-        gain = np.where(size > 1e-6 * norms, (left @ rest) ** 2 / np.where(size > 0, size, 1), 0.0)
+        gain = np.where(
+            size > 1e-6 * norms, (left @ residual) ** 2 / np.where(size > 0, size, 1), 0.0
+        )
         best = int(gain.argmax())
-        error = rest @ rest
+        error = residual @ residual
         if error <= 0 or count * np.log1p(-min(gain[best] / error, 1 - 1e-12)) > -penalty:
             break
         chosen.append(best)
         direction = left[best] / np.sqrt(size[best])
-        rest = rest - (rest @ direction) * direction
+        residual = residual - (residual @ direction) * direction
         left = left - (left @ direction)[:, None] * direction
     coefficients = np.linalg.lstsq(terms[chosen].T, target, rcond=None)[0]
     return chosen, coefficients.astype(np.float64)

@@ -71,7 +71,7 @@ def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT)
 
 
 def no_draw(block: int, mixture: Mixture) -> Tensor:
-    """Stand for draws that nobody reads, where one block is all that is wanted."""
+    """Stand for draws that nobody reads, where one block is all there is."""
     return mixture.log_weights.new_zeros(mixture.shape)
 
 

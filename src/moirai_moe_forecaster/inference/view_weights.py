@@ -16,7 +16,7 @@ import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batching import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
 from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
@@ -77,7 +77,7 @@ NAMED = replace(RULE, prior=0.1)
 def detect_seasons(
     network: MoiraiMoE,
     batch: Sequence[Series],
-    rests: Sequence[Series],
+    residuals: Sequence[Series],
     load: Load,
     season_length: SeasonLength,
     *,
@@ -90,17 +90,17 @@ def detect_seasons(
     ----------
     network : MoiraiMoE
     batch : sequence of Series
-    rests : sequence of Series
+    residuals : sequence of Series
         Of which what covariates explain was taken out.
     load : Load
     season_length : "auto", None or tuple of int
-        Whether periods are found, not wanted, or named.
+        Whether periods are found, left out, or named.
     regress : bool
         Whether known-future covariates act through a regression.
     **limits
         `memory_budget` and `batch_size`, as for `in_passes`.
     """
-    found = _plain_seasons(rests, season_length)
+    found = _plain_seasons(residuals, season_length)
     tried = [index for index, seasons in enumerate(found) if any(seasons.periods)]
     passes = load.horizon / (network.config.patch_size * network.config.output_patches)
     rule = RULE if season_length == "auto" else NAMED
@@ -210,7 +210,7 @@ def _hindcast_losses(
     firsts = [_first(batch[index], stretches[index]) for index in tried]
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
-        firsts, effects = take_out(network, firsts, load, **limits)
+        firsts, effects = split_residuals(network, firsts, load, **limits)
     losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     refound = _plain_seasons(firsts, season_length)

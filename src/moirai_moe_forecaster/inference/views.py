@@ -11,10 +11,10 @@ cycle
 profile
     All cycles taken out, and what is left divided by its usual size at each phase of the first.
 
-Short contexts are forecast upside down as well, in every view. Up and down should mean nothing to a
-forecaster of values of any sign, but a network learns it only approximately, and the average of
-both errs less. Long contexts of measurements often have a shape with a meaning (nothing below zero,
-peaks by day), which their mirror image lacks.
+Short contexts are forecast with their sign flipped as well, in every view. Up and down should mean
+nothing to a forecaster of values of any sign, but a network learns it only approximately, and the
+average of both errs less. Long contexts of measurements often have a shape with a meaning (nothing
+below zero, peaks by day), which they lack with the sign flipped.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class View:
     effect: Array
     scale: Array
 
-    def mirrored(self) -> View:
-        """Turn the targets upside down; covariates stay."""
+    def sign_flipped(self) -> View:
+        """Flip the sign of the targets; covariates stay."""
         series = self.series._replace(target=-self.series.target)
         return View(series=series, effect=self.effect, scale=-self.scale)
 
@@ -140,7 +140,7 @@ def bring_together(parts: Sequence[Marginals], views: Sequence[View], weights: A
     quantiles, mean = np.zeros(main.quantiles.shape), np.zeros(main.mean.shape)
     for part, view, weight in zip(parts, views, weights, strict=True):
         nodes = part.quantiles * part.scale[:, None, None] + part.location[:, None]
-        # of a mirror image, the highest quantile is the lowest
+        # where the sign is flipped, the highest quantile is the lowest
         nodes = np.where((view.scale < 0).T, nodes[:, ::-1], nodes)
         quantiles += weight * (nodes * view.scale.T + view.effect.T)
         centre = part.mean * part.scale[:, None] + part.location

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batching import Load
-from moirai_moe_forecaster.inference.covariates import take_out
+from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch, patches
@@ -103,7 +103,7 @@ def left_to_network(
     load = Load(
         config=network.config, context_length=length, horizon=horizon, paths=1, reestimated=False
     )
-    rests, effects = take_out(network, contexts, load)
+    rests, effects = split_residuals(network, contexts, load)
     return rests, [future - effect for future, effect in zip(futures, effects, strict=True)]
 
 

@@ -77,11 +77,11 @@ def find_cycles(
     parts = np.zeros((len(lengths), time + ahead))
     # squares of it neither overflow nor vanish; a power of two changes no digit
     _, exponent = np.frexp(np.nanmax(np.abs(values), initial=0.0))
-    rest = np.ldexp(values, -exponent)
+    residual = np.ldexp(values, -exponent)
     for part, length, share in zip(parts, lengths, shares or np.ones(len(lengths)), strict=True):
-        part[:] = share * cycle_shape(rest, length, ahead)[phases % length]
-        rest = rest - part[:time]
-    level, spread = _level_and_spread(rest, lengths[0])
+        part[:] = share * cycle_shape(residual, length, ahead)[phases % length]
+        residual = residual - part[:time]
+    level, spread = _level_and_spread(residual, lengths[0])
     first, total, level = (np.ldexp(part, exponent) for part in (parts[0], parts.sum(0), level))
     spread = spread[phases % lengths[0]]
     return ContinuedCycles(
