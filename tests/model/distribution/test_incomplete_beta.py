@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import special
 
-from moirai_moe_forecaster.model.distribution.incomplete_beta import incomplete_beta
+from moirai_moe_forecaster.model.distribution.negative_binomial import incomplete_beta
 
 SMALL = np.array([1e-3, 0.05, 0.5, 1.0, 2.5, 10.0])
 LARGE = np.array([30.0, 100.0, 1000.0])

@@ -117,6 +117,44 @@ def test_raw_outputs_are_logits_and_then_each_components_parameters(name: str) -
     assert row == raw.shape[2]
 
 
+def exact_quantiles(mixture: Mixture, levels: np.ndarray) -> np.ndarray:
+    """By bisection of the closed form, which finds the count at a step: (level, point)."""
+    low = np.full((len(levels), *mixture.shape), -1e6)
+    high = -low
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = oracle_cdf(mixture, middle) >= levels[:, None]
+        low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+    return high
+
+
+@pytest.mark.parametrize("name", ["counts", "two counts", "official"])
+@pytest.mark.parametrize("members", [1, 4])
+@pytest.mark.parametrize("counts", [0.0, 2.0, 3.5])
+def test_quantiles_at_steps_are_exact(name: str, members: int, counts: float) -> None:
+    generator, names, points = torch.Generator().manual_seed(1), MIXTURES[name], 24
+    raw = torch.randn(1, raw_size(names), points, generator=generator)
+    raw = raw + 0.4 * torch.randn(members, raw_size(names), points, generator=generator)
+    rows = {"counts": [1, 2], "two counts": [2, 3, 4, 5], "official": [8, 9]}[name]
+    raw[:, rows] += counts  # up to means of hundreds
+    mixture = Mixture.from_raw(raw, names).pool(0)
+    levels = np.array([0.005, 0.05, 0.1, 0.123, 0.3217, 0.5, 0.75, 0.8765, 0.9, 0.95, 0.995])
+    found = mixture.icdf(torch.tensor(levels, dtype=torch.float32)).double().numpy()
+    width = np.diff(exact_quantiles(mixture, np.array([0.1, 0.9])), axis=0)
+    # where the cdf is flat to 1e-4, every value there has the level
+    exact = np.stack([exact_quantiles(mixture, levels + side * 1e-4) for side in (-1, 0, 1)])
+    near = 1e-3 * width + 1e-6 * np.abs(exact[1])
+    assert (found >= exact[0] - near).all()
+    assert (found <= exact[2] + near).all()
+    # float32 holds values to 1e-6; a tenth of what a quantile may be off by
+    around = 1e-6 * (1 + np.abs(found)) + 1e-4 * width
+    assert (oracle_cdf(mixture, found + around) >= levels[:, None] - 1e-3).all()
+    assert (oracle_cdf(mixture, found - around) <= levels[:, None] + 1e-3).all()
+    if name != "official":
+        # between two steps only where rounding cannot tell the level from the height there
+        assert (found == found.round()).mean() > 0.98
+
+
 @pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.parametrize("members", [1, 4])
 def test_cdf_is_the_weighted_sum(name: str, members: int) -> None:

@@ -159,11 +159,12 @@ class LogNormalCurve(NamedTuple):
 class CountCurve(NamedTuple):
     """The negative binomial distribution, by a table of the heights of its steps.
 
-    It has every small count and few large ones, between which the sum is taken as linear. The
-    members' tables are summed where they share their unit.
+    It has every small count and few large ones, between which cubics run (Hermite's, from heights
+    and slopes). The members' tables are summed where they share their unit.
     """
 
     table: Tensor
+    slopes: Tensor | None
     unit: Unit
 
     @classmethod
@@ -172,22 +173,33 @@ class CountCurve(NamedTuple):
         summed = unit is None
         small, below = negative_binomial.small_heights(weights, summed=summed)
         far = weights[..., None] if not summed else weights.sum(1, keepdim=True)[..., None]
-        far = far.repeat(1, 1, LARGE_COUNTS)
+        far, slopes = far.repeat(1, 1, LARGE_COUNTS), None
         point, member = (weights * (1 - below) > NEGLIGIBLE).nonzero(as_tuple=True)
         if len(point):
-            some = [parameter[point, member, None] for parameter in negative_binomial]
-            heights = NegativeBinomial(*some).cdf(_counts(weights)[SMALL_COUNTS:])
-            missing = weights[point, member, None] * (heights - 1)
-            far.index_put_((point, 0 * member if summed else member), missing, accumulate=True)
-        return cls(torch.cat((small, far), -1), unit)
+            some = NegativeBinomial(*(part[point, member, None] for part in negative_binomial))
+            counts, weight = _counts(weights)[SMALL_COUNTS:], weights[point, member, None]
+            place = point, 0 * member if summed else member
+            far.index_put_(place, weight * (some.cdf(counts) - 1), accumulate=True)
+            # between the step to a count and the one after it
+            slope = 0.5 * (some.log_prob(counts).exp() + some.log_prob(counts + 1).exp())
+            slopes = torch.zeros_like(far).index_put_(place, weight * slope, accumulate=True)
+            slopes = torch.cat((torch.zeros_like(small), slopes), -1)
+        return cls(torch.cat((small, far), -1), slopes, unit)
 
     def at(self, x: Tensor) -> Tensor:
         """Weighted sum over members at x (point, grid)."""
         counts, count = _counts(x), _inner(x, self.unit).floor()
         left = torch.searchsorted(counts, count, right=True).sub_(1).clamp_(0, len(counts) - 2)
         start = counts[left]
-        share = ((count - start) / (counts[left + 1] - start)).clamp_(0, 1)
-        heights = torch.lerp(self.table.gather(-1, left), self.table.gather(-1, left + 1), share)
+        width = counts[left + 1] - start
+        share = ((count - start) / width).clamp_(0, 1)
+        low, high = self.table.gather(-1, left), self.table.gather(-1, left + 1)
+        heights = torch.lerp(low, high, share)
+        if self.slopes is not None:
+            rise = high - low
+            first = self.slopes.gather(-1, left) * width - rise
+            last = self.slopes.gather(-1, left + 1) * width - rise
+            heights += share * (1 - share) * ((1 - share) * first - share * last)
         return torch.where(count >= 0, heights, 0.0).sum(1)
 
     def landmarks(self) -> Tensor:

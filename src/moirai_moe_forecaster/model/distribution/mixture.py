@@ -12,7 +12,10 @@ from torch import Tensor
 from moirai_moe_forecaster.config import Component
 from moirai_moe_forecaster.model.distribution.components import KINDS, Distribution
 from moirai_moe_forecaster.model.distribution.negative_binomial import NegativeBinomial
-from moirai_moe_forecaster.model.distribution.quantiles import quantiles, quantiles_at
+from moirai_moe_forecaster.model.distribution.quantiles import quantiles
+
+MARGIN = 0.3  # of normal scores: components' own quantiles are rough
+NEWTON_STEPS = 8
 
 
 def raw_size(components: Sequence[Component]) -> int:
@@ -160,11 +163,28 @@ class Mixture(NamedTuple):
         Tensor, (level, *shape)
             Not decreasing along the levels.
         """
-        return quantiles(self, levels)
+        flat = self.map(lambda tensor: tensor.flatten(1).T.contiguous())
+        found = quantiles(flat.log_weights.exp(), flat.components, flat.unit, levels)
+        return found.reshape(-1, *self.shape)
 
     def icdf_at(self, levels: Tensor) -> Tensor:
-        """One quantile per point of a plain mixture without counts, at levels (*shape)."""
-        return quantiles_at(self, levels)
+        """One quantile per point of a plain mixture without counts, at levels (*shape).
+
+        Newton steps that may not leave the bracket which the components' own quantiles give.
+        """
+
+        def anchors(score: Tensor) -> Tensor:
+            return torch.stack([self._outer(c.anchors(score))[0] for c in self.components])
+
+        score = torch.special.ndtri(levels)
+        x = (self.log_weights[:, 0].exp() * anchors(score)).sum(0)
+        low, high = anchors(score - MARGIN).amin(0), anchors(score + MARGIN).amax(0)
+        for _ in range(NEWTON_STEPS):
+            gap = self.cdf(x) - levels
+            low, high = torch.where(gap < 0, x, low), torch.where(gap < 0, high, x)
+            step = x - gap / self.density(x).clamp_min(1e-30)
+            x = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+        return x
 
     @property
     def _member_axis(self) -> int:

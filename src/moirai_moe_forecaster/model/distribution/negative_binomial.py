@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moirai_moe_forecaster.model.distribution.incomplete_beta import incomplete_beta
 from moirai_moe_forecaster.model.distribution.student_t import positive
 
 LARGEST_COUNT = 2.0**22
@@ -118,3 +117,16 @@ class NegativeBinomial(NamedTuple):
         expansion = mean + deviation * (score + bend + above**3 / 100)
         tail = -0.5 * above.square() / F.logsigmoid(self.logits)
         return torch.maximum(expansion, tail).clamp(0, LARGEST_COUNT) + 0.3 * score
+
+
+def incomplete_beta(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
+    """Return the regularised incomplete beta function I_x(a, b), elementwise, by scipy on the CPU.
+
+    torch has none. It is imported late because only the large counts of official checkpoints need
+    it, and scipy.special takes a moment to import.
+    """
+    from scipy.special import betainc
+
+    # in single precision it is off by 1e-5, and infinite at the ends
+    parts = (part.detach().cpu().double().numpy() for part in (a, b, x))
+    return torch.as_tensor(betainc(*parts), dtype=x.dtype, device=x.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +13,18 @@ from moirai_moe_forecaster.model.distribution.components import Distribution
 from moirai_moe_forecaster.model.distribution.curves import Curve, Unit, curve_of
 from moirai_moe_forecaster.model.distribution.negative_binomial import NegativeBinomial
 
-if TYPE_CHECKING:
-    from moirai_moe_forecaster.model.distribution.mixture import Mixture
-
 GRID = 32
 REFINED_GRID = 48
 TAIL_GRID = 4
 # of logits: half a hundredth of a logit is an eighth of a hundredth of a level
 FAR, BENT = 0.01, 0.005
-# within a step of counts no line is needed
-WIDE, WIDE_OF_COUNTS = 1e-4, 0.2
+WIDE = 1e-4
 HALVINGS = 14
+# with counts the cdf says itself how far it is from a level: of logits, a tenth of a hundredth of a
+# level; of coordinates, what float32 resolves
+CUTS = 24
+NEAR_LEVEL, NARROW = 0.004, 1e-6
+STEP_HALVINGS = 24  # more than LARGEST_COUNT takes
 MANY_LEVELS = 64
 NEAR = (-0.1, -0.01, 0.01, 0.1)
 BEYOND = 1.0
@@ -31,37 +32,43 @@ LEAST = 1e-7
 LARGEST = 1e36
 LEAST_WIDTH = 1e-9
 CHUNK_ELEMENTS = 2**19
-MARGIN = 0.3
-NEWTON_STEPS = 8
 
 
-def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
+def quantiles(
+    weights: Tensor, components: Sequence[Distribution], unit: Unit, levels: Tensor
+) -> Tensor:
     """Quantiles of every point of a mixture.
 
     The average cdf of all members is evaluated on one grid per point, which is first spread over
     all that any component reaches and then gets more points where the quantiles were seen.
     Between grid points the logit of the cdf is taken as linear; where they lie too far apart for
-    that, as in a gap between modes, they are halved first. Levels never cross.
+    that, as in a gap between modes, they are brought closer first. Where the cdf jumps, at a count,
+    the quantile is that count. Levels never cross.
 
     Parameters
     ----------
-    mixture : Mixture
-        Points (*shape).
+    weights : Tensor, (component, point, member)
+        Summing to 1 over components and members.
+    components : sequence of Distribution
+        Parameters (point, member) each.
+    unit : pair of Tensor, (point, member) each, or None
+        Location and scale of the quantiles' unit.
     levels : Tensor, (level,)
         Ascending, in (0, 1).
 
     Returns
     -------
-    Tensor, (level, *shape)
+    Tensor, (level, point)
         Not decreasing along the levels.
     """
-    flat = mixture.map(lambda tensor: tensor.flatten(1).T.contiguous())
-    weights = flat.log_weights.exp()
-    parts = zip(weights, flat.components, strict=True)
-    curves = [curve_of(weight, component, flat.unit) for weight, component in parts]
+    counts = any(isinstance(component, NegativeBinomial) for component in components)
+    if counts and unit is not None and weights.shape[2] == 1:
+        # one member: its counts are whole numbers in its own unit
+        return quantiles(weights, components, None, levels) * unit[1].T + unit[0].T
+    curves = [curve_of(*part, unit) for part in zip(weights, components, strict=True)]
     targets = levels.logit()
     low, high = targets[0] - BEYOND, targets[-1] + BEYOND
-    scale = _Scale.of(weights, flat.components, flat.unit, torch.stack((low, high)).sigmoid())
+    scale = _Scale.of(weights, components, unit, torch.stack((low, high)).sigmoid())
     landmarks = scale.coordinate(torch.cat([curve.landmarks() for curve in curves], 1))
     beside = [targets] if len(levels) > MANY_LEVELS else [targets + shift for shift in NEAR]
     tail = _steps(TAIL_GRID, levels)
@@ -77,18 +84,25 @@ def quantiles(mixture: Mixture, levels: Tensor) -> Tensor:
         graph = graph.merged(cdf.graph(more))
     right = graph.reached(targets)
     brackets = graph.brackets(right)
-    crossing = brackets.crossing(targets)
-    counts = any(isinstance(component, NegativeBinomial) for component in flat.components)
-    loose = brackets.far(targets, WIDE_OF_COUNTS if counts else WIDE) & graph.bent(right)
-    some = loose.any(1)
-    if bool(some.any()):
-        # the loose levels of each such point, and others up to the most that any point has
-        most = int(loose.sum(1).max())
-        level = loose[some].to(torch.uint8).argsort(1, descending=True)[:, :most]
-        wide = _Brackets._make(part[some].gather(1, level) for part in brackets)
-        narrow = _halved(cdf.rows(some), wide, targets[level])
-        crossing[some] = crossing[some].scatter(1, level, narrow.crossing(targets[level]))
-    return scale.value(crossing).cummax(1).values.T.reshape(-1, *mixture.shape)
+    if counts:
+        if unit is None:
+            brackets = _beside_steps(cdf, brackets, targets)
+        brackets = _cut_often(cdf, brackets, targets)
+        values = scale.value(brackets.crossing(targets))
+        if unit is None:
+            step = scale.is_step(brackets.low, brackets.high)
+            values = torch.where(step, scale.counted(brackets.high), values)
+    else:
+        crossing = brackets.crossing(targets)
+        loose = brackets.far(targets, FAR, WIDE) & graph.bent(right)
+        some = loose.any(1)
+        if bool(some.any()):
+            level = _first(loose[some])
+            wide = _Brackets._make(part[some].gather(1, level) for part in brackets)
+            narrow = _halved(cdf.rows(some), wide, targets[level])
+            crossing[some] = crossing[some].scatter(1, level, narrow.crossing(targets[level]))
+        values = scale.value(crossing)
+    return values.cummax(1).values.T
 
 
 class _Cdf(NamedTuple):
@@ -169,10 +183,27 @@ class _Brackets(NamedTuple):
         share = (targets - self.low_logit).div_(rise).clamp_(0, 1)
         return torch.lerp(self.low, self.high, share)
 
-    def far(self, targets: Tensor, wide: float) -> Tensor:
+    def far(self, targets: Tensor, distance: float, width: float) -> Tensor:
         """Which brackets are wide, and both their ends far from the level."""
-        distance = torch.minimum(targets - self.low_logit, self.high_logit - targets)
-        return (distance > FAR) & (self.high - self.low > wide)
+        nearer = torch.minimum(targets - self.low_logit, self.high_logit - targets)
+        return (nearer > distance) & (self.high - self.low > width)
+
+    def cut(self, cdf: _Cdf, at: Tensor, where: Tensor, targets: Tensor) -> _Brackets:
+        """Cut some of the brackets at coordinates (point, level), and take a part of each."""
+        where = where & (at > self.low) & (at < self.high)
+        some = where.any(1)
+        if not bool(some.any()):
+            return self
+        level, logit = _first(where[some]), torch.zeros_like(at)
+        found = cdf.rows(some).logits(at[some].gather(1, level))
+        logit[some] = logit[some].scatter(1, level, found)
+        low, high = where & (logit < targets), where & (logit >= targets)
+        return _Brackets(
+            torch.where(low, at, self.low),
+            torch.where(high, at, self.high),
+            torch.where(low, logit, self.low_logit),
+            torch.where(high, logit, self.high_logit),
+        )
 
 
 def _halved(cdf: _Cdf, brackets: _Brackets, targets: Tensor) -> _Brackets:
@@ -188,6 +219,40 @@ def _halved(cdf: _Cdf, brackets: _Brackets, targets: Tensor) -> _Brackets:
             torch.where(below, brackets.high_logit, logit),
         )
     return brackets
+
+
+def _beside_steps(cdf: _Cdf, brackets: _Brackets, targets: Tensor) -> _Brackets:
+    """Narrow brackets to a single step of counts each, or to a place without any."""
+    scale = cdf.scale
+    for _ in range(STEP_HALVINGS):
+        first, last = scale.counted(brackets.low), scale.counted(brackets.high)
+        if not bool((many := last - first > 1).any()):
+            break
+        middle = ((first + last) / 2).floor()
+        brackets = brackets.cut(cdf, scale.beside(middle, 1), many, targets)
+    for side in (-1, 1):
+        last = scale.counted(brackets.high)
+        one = (last > scale.counted(brackets.low)) & ~scale.is_step(brackets.low, brackets.high)
+        brackets = brackets.cut(cdf, scale.beside(last, side), one, targets)
+    return brackets
+
+
+def _cut_often(cdf: _Cdf, brackets: _Brackets, targets: Tensor) -> _Brackets:
+    """Cut brackets until one of their ends is close to the level, or both are to each other."""
+    for number in range(CUTS):
+        loose = brackets.far(targets, NEAR_LEVEL, NARROW)
+        if not bool(loose.any()):
+            break
+        # lines alone would come closer from one side only
+        line, middle = brackets.crossing(targets), (brackets.low + brackets.high) / 2
+        brackets = brackets.cut(cdf, middle if number % 2 else line, loose, targets)
+    return brackets
+
+
+def _first(loose: Tensor) -> Tensor:
+    """Columns that are true in each row (point, level), and others up to the most of any row."""
+    most = int(loose.sum(1).max())
+    return loose.to(torch.uint8).argsort(1, descending=True)[:, :most]
 
 
 class _Scale(NamedTuple):
@@ -227,6 +292,23 @@ class _Scale(NamedTuple):
     def coordinate(self, value: Tensor) -> Tensor:
         return ((value - self.middle) / self.width).clamp(-LARGEST, LARGEST).asinh()
 
+    def counted(self, coordinate: Tensor) -> Tensor:
+        """Count at or below a coordinate; -1 below all."""
+        return self.value(coordinate).floor().clamp_min(-1)
+
+    def beside(self, count: Tensor, side: int) -> Tensor:
+        """Coordinate on one side of a count, so far that rounding does not carry it across."""
+        return self.coordinate(count + side * self._margin(count))
+
+    def is_step(self, low: Tensor, high: Tensor) -> Tensor:
+        """Whether there is a count between two coordinates and next to nothing else."""
+        low, high = self.value(low), self.value(high)
+        count = high.floor()
+        return (count >= 0) & (count > low) & (high - low < 3 * self._margin(count))
+
+    def _margin(self, count: Tensor) -> Tensor:
+        return 1e-5 * (1 + count).clamp_max(2.5e4) + 1e-6 * self.middle.abs()
+
 
 def _steps(count: int, like: Tensor) -> Tensor:
     return torch.linspace(0, 1, count, dtype=like.dtype, device=like.device)
@@ -238,35 +320,3 @@ def _rows(curve: Any, rows: slice | Tensor) -> Any:
         return curve if curve is None else curve[rows]
     fields = [_rows(field, rows) for field in curve]
     return tuple(fields) if type(curve) is tuple else type(curve)(*fields)
-
-
-def quantiles_at(mixture: Mixture, levels: Tensor) -> Tensor:
-    """One quantile per point of a plain mixture of continuous components.
-
-    Newton steps that may not leave the bracket which the components' own quantiles give.
-
-    Parameters
-    ----------
-    mixture : Mixture
-        Points (*shape), one member each.
-    levels : Tensor, (*shape)
-        In (0, 1).
-
-    Returns
-    -------
-    Tensor, (*shape)
-    """
-
-    def anchors(score: Tensor) -> Tensor:
-        rough = torch.stack([component.anchors(score)[0] for component in mixture.components])
-        return rough if mixture.unit is None else rough * mixture.unit.scale + mixture.unit.location
-
-    score = torch.special.ndtri(levels)
-    x = (mixture.log_weights[:, 0].exp() * anchors(score)).sum(0)
-    low, high = anchors(score - MARGIN).amin(0), anchors(score + MARGIN).amax(0)
-    for _ in range(NEWTON_STEPS):
-        gap = mixture.cdf(x) - levels
-        low, high = torch.where(gap < 0, x, low), torch.where(gap < 0, high, x)
-        step = x - gap / mixture.density(x).clamp_min(1e-30)
-        x = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-    return x
