@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")
