@@ -110,9 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     columns = data.targets[0] if len(data.targets) == 1 else data.targets
     freq = read_freq(arguments.freq)
-    y = read_panel(
-        data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
-    )
+    y = read_panel(data.table, **data.names, target_columns=columns, freq=freq)
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model, device=arguments.device)
     tuned = pipeline.fine_tune(
         y,
@@ -131,6 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         progress=not arguments.quiet,
         random_state=arguments.seed,
+        on_error=arguments.on_error,
     )
     print(tuned.tuning)
     if arguments.write == ADAPTERS:

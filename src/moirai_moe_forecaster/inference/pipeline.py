@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.config import Precision
+from moirai_moe_forecaster.data.arguments import OnError
 from moirai_moe_forecaster.inference.encode import Embedding, embed
 from moirai_moe_forecaster.inference.predicting import Predictor
 from moirai_moe_forecaster.inference.sampling import RandomState
@@ -151,6 +152,7 @@ class MoiraiMoEPipeline(Predictor):
         callbacks: Iterable[Callback] = (),
         progress: bool = True,
         random_state: RandomState = None,
+        on_error: OnError = "raise",
     ) -> MoiraiMoEPipeline:
         """Train a copy on own series by the objective of pretraining; keep what forecasts best.
 
@@ -209,6 +211,9 @@ class MoiraiMoEPipeline(Predictor):
             Show a progress bar.
         random_state : int, numpy Generator or RandomState, optional
             With the same number the result is the same on a CPU.
+        on_error : {"raise", "skip"}, default="raise"
+            What is done about series of several that cannot be read, as those without values.
+            "skip" leaves them out, logs them, and names them in `tuning.skipped`.
 
         Returns
         -------
@@ -266,4 +271,5 @@ class MoiraiMoEPipeline(Predictor):
             callbacks=callbacks,
             progress=progress,
             random_state=random_state,
+            on_error=on_error,
         )

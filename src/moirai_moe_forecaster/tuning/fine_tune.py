@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters, fingerprint
 from moirai_moe_forecaster.config import Precision, TrainConfig
-from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
+from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Series, read_series
 from moirai_moe_forecaster.errors import CheckpointError, InvalidInputError
 from moirai_moe_forecaster.inference.options import context_points, regresses
@@ -82,6 +83,7 @@ def fine_tune(
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
     random_state: RandomState = None,
+    on_error: OnError = "raise",
 ) -> MoiraiMoEPipeline:
     """Do the work of `MoiraiMoEPipeline.fine_tune`, which describes it."""
     check_count("max_steps", max_steps)
@@ -90,7 +92,9 @@ def fine_tune(
     if context_length is not None:
         check_count("context_length", context_length)
     length = context_points(pipeline.config, context_length)
-    series = read_series(y, 0, past_covariates, future_covariates).series
+    skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
+    series = read_series(y, 0, past_covariates, future_covariates, skipped=skipped).series
+    log_skipped(skipped or {})
     ahead = default_horizon(series, pipeline.config) if horizon is None else horizon
     divided = split(series, check_count("horizon", ahead), validation, length)
     config = _lora_config(lora, mode)
@@ -178,7 +182,11 @@ def fine_tune(
                 folder=None,
             )
             _refit(tuning, again, pipeline.network, stop, bar)
-        return _result(pipeline, tuning, reason, after)
+        tuned = _result(pipeline, tuning, reason, after)
+    if skipped and tuned.tuning is not None:
+        named = tuple((str(name), why) for name, why in skipped.items())
+        tuned.tuning = replace(tuned.tuning, skipped=named)
+    return tuned
 
 
 def _refit(tuning: Tuning, again: Tuning, base: MoiraiMoE, stop: Stop, bar: tqdm[Any]) -> None:
