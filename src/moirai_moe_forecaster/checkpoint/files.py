@@ -91,9 +91,7 @@ def open_tensors(file: Path) -> Any:
         with file.open("rb") as opened:
             start = opened.read(8)
         if len(start) == 8 and struct.unpack("<Q", start)[0] > LARGEST_HEADER:
-            raise CheckpointError(
-                f"{file} is damaged or no safetensors file: its header is too long"
-            )
+            raise CheckpointError(f"{file} is damaged, incomplete or not a safetensors file")
         return safe_open(file, framework="pt")
     except (FileNotFoundError, CheckpointError):
         raise
