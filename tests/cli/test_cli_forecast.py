@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import cli
-from moirai_moe_forecaster.cli.forecast import draw
+from moirai_moe_forecaster.cli.forecast import plot_first
 from moirai_moe_forecaster.data.panel import Columns
 from moirai_moe_forecaster.inference.dataframe import forecast_frame
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -125,7 +125,7 @@ def test_a_picture_has_axes_for_every_target(sales: pd.DataFrame, model: str) ->
     columns = Columns("store", "date", ["sold", "price"], [], [])
     pipeline = MoiraiMoEPipeline.from_pretrained(model)
     result = forecast_frame(pipeline, sales, None, columns, 4, random_state=0)
-    axes = [ax for ax in draw(result).axes if ax.get_visible()]
+    axes = [ax for ax in plot_first(result).axes if ax.get_visible()]
     titles = [ax.get_title(loc="left") for ax in axes]
     assert titles == ["north, sold", "north, price", "south, sold", "south, price"]
     for ax, (series, variate) in zip(axes, np.ndindex(2, 2), strict=True):

@@ -22,7 +22,7 @@ from moirai_moe_forecaster.errors import CheckpointError, ConfigError, InvalidIn
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.tuning import run, run_state
 from moirai_moe_forecaster.tuning.lora import LoraConfig
-from moirai_moe_forecaster.tuning.run_state import Progress
+from moirai_moe_forecaster.tuning.run_state import RunState
 from moirai_moe_forecaster.tuning.validation import Evaluation
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
@@ -309,7 +309,7 @@ def test_the_refitted_weights_are_as_near_to_zero_shot_as_the_best_ones(
     options = {**QUICK, "max_steps": 8, "learning_rate": 5e-3, "mode": "full"}
     found = {}
     for near in (False, True):
-        monkeypatch.setattr(Progress, "no_worse", lambda *_, near=near: near)
+        monkeypatch.setattr(RunState, "no_worse", lambda *_, near=near: near)
         tuned = weak().fine_tune(waves(), **options)
         assert tuned.tuning is not None
         assert tuned.tuning.refitted
@@ -357,7 +357,7 @@ def test_freezing(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_interrupt_keeps_the_best_so_far(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Progress, "no_worse", lambda *_: True)
+    monkeypatch.setattr(RunState, "no_worse", lambda *_: True)
 
     def interrupt(evaluation: Evaluation) -> None:
         if evaluation.step == 6:

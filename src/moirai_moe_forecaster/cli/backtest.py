@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     PAGES,
     file_type,

@@ -10,9 +10,9 @@ from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime.instances import (
     Instance,
-    called,
     check_labels,
     check_times,
+    instance_name,
     last_rows,
     numbers,
     rows_ahead,
@@ -91,12 +91,12 @@ class Context(NamedTuple):
         for key, y in split_instances(self.y).items():
             if times is None or not y.index.equals(times):  # most panels share one time index
                 times = y.index
-                grid = grid_of(times, freq, self.length, called(key))
-                steps, labels = steps_of(fh, grid, called(key))
+                grid = grid_of(times, freq, self.length, instance_name(key))
+                steps, labels = steps_of(fh, grid, instance_name(key))
                 every = np.arange(1, steps.max() + 1)
                 ahead = labels if np.array_equal(steps, every) else labels_at(grid, every)
             values = y if y.index.equals(grid) else y.reindex(grid)
-            instances.append(Instance(key, values, steps, labels, ahead))
+            instances.append(Instance(key=key, y=values, steps=steps, labels=labels, ahead=ahead))
         return instances
 
     def covariates(
@@ -117,7 +117,7 @@ class Context(NamedTuple):
         start = encoded(self.X[only_past][:0], categories).shape[1]
         pasts, futures = [], []
         for instance in instances:
-            name = f"X of {called(instance.key)}"
+            name = f"X of {instance_name(instance.key)}"
             seen = numbers(history[instance.key].reindex(instance.y.index), name)
             pasts.append(seen[:, :start])
             if known:

