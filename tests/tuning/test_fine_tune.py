@@ -98,6 +98,22 @@ def test_without_improvement_the_zero_shot_weights_return_and_it_is_said(
         assert torch.equal(tuned.network.state_dict()[name], tensor), name
 
 
+def test_series_that_cannot_be_read_are_left_out_on_demand() -> None:
+    series = [*waves(), np.full(30, np.nan), np.array(["x"] * 9), np.array([1.0, np.inf, 2.0])]
+    options = {"max_steps": 4, "learning_rate": 5e-3, **QUICK}
+    with pytest.raises(InvalidInputError, match="must hold real numbers"):
+        weak().fine_tune(series, **options)
+    tuned = weak().fine_tune(series, on_error="skip", **options)
+    count = len(waves())
+    assert tuned.tuning is not None
+    skipped = dict(tuned.tuning.skipped)
+    assert list(skipped) == [str(count + 1), str(count + 2), str(count)]
+    assert "only missing values" in skipped[str(count)]
+    expected = weak().fine_tune(waves(), **options)
+    for name, tensor in tuned.network.state_dict().items():
+        assert torch.equal(expected.network.state_dict()[name], tensor), name
+
+
 def test_two_rates_are_tried_and_the_better_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="moirai_moe_forecaster"):
         tuned = weak().fine_tune(waves(), max_steps=16, **QUICK)
