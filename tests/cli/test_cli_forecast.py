@@ -203,6 +203,30 @@ def test_a_file_of_a_spreadsheet(
     assert table["median"].between(1000, 1300).all()
 
 
+def test_bad_series_are_left_out_and_what_was_read_is_said(
+    file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file.open("a") as lines:
+        lines.write("east,2024-01-05,7,1\neast,2024-01-05,8,1\n")
+    assert run(file, model, "--quiet") == 1
+    assert "have the same id and time" in capsys.readouterr().err
+    assert run(file, model, "--quiet", "--on-error", "skip", "--verbose") == 0
+    printed = capsys.readouterr()
+    assert set(pd.read_csv(io.StringIO(printed.out))["store"]) == {"north", "south"}
+    assert "2 series, 80 rows, times are datetimes, frequency D" in printed.err
+    assert "1 series skipped" in printed.err
+    assert "skipped 'east': two rows have the same time" in printed.err
+
+
+def test_warnings_are_one_line(
+    file: Path, model: str, sales: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sales.drop(range(10, 20)).to_csv(file, index=False)
+    assert run(file, model, "--quiet") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("moirai-moe: warning: 1 of 2 series have no row in more than 10%")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -85,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
     data = read_data(arguments, arguments.covariates)
-    from moirai_moe_forecaster.data.categories import encoded
+    import pandas as pd
+
+    from moirai_moe_forecaster.data.categories import encoded, find_categories
     from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
@@ -100,7 +102,10 @@ def run(arguments: argparse.Namespace) -> None:
     y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
     covariates = None
     if arguments.covariates:
-        covariates = panel(*encoded(data.table, arguments.covariates))
+        given = data.table[arguments.covariates]
+        known = encoded(given, find_categories(given))
+        table = pd.concat([data.table.drop(columns=given.columns), known], axis=1)
+        covariates = panel(table, [*known.columns])
     backtest = Backtest.of(
         y,
         horizon=arguments.horizon,

@@ -25,7 +25,7 @@ STEP_TOKENS = 1024
 BATCH_SIZES = (16, 256)
 
 
-class OwnWindows:
+class SeriesBatches:
     """Training batches of any step, of windows as forecasts show them to the network.
 
     A window is cut into a context and what follows it as a forecast would be: the context ends with

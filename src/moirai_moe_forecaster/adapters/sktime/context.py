@@ -20,6 +20,7 @@ from moirai_moe_forecaster.adapters.sktime.instances import (
     split_instances,
     steps_of,
 )
+from moirai_moe_forecaster.data.categories import encoded, find_categories
 from moirai_moe_forecaster.data.numbers import Array
 from moirai_moe_forecaster.data.times import grid_of, labels_at
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -109,17 +110,20 @@ class Context(NamedTuple):
         names = list(self.X.columns)
         known = [name for name in names if X is not None and name in X.columns]
         only_past = [name for name in names if name not in known]
-        history = split_instances(self.X[only_past + known])
-        future = {} if X is None else split_instances(X[known])
+        # learned from the context alone, as the forecast is
+        categories = find_categories(self.X)
+        history = split_instances(encoded(self.X[only_past + known], categories))
+        future = {} if X is None else split_instances(encoded(X[known], categories))
+        start = encoded(self.X[only_past][:0], categories).shape[1]
         pasts, futures = [], []
         for instance in instances:
             name = f"X of {instance_name(instance.key)}"
             seen = numbers(history[instance.key].reindex(instance.y.index), name)
-            pasts.append(seen[:, : len(only_past)])
+            pasts.append(seen[:, :start])
             if known:
                 ahead = numbers(rows_ahead(future.get(instance.key), instance), name)
-                spare = np.full((horizon - len(ahead), len(known)), np.nan)
-                futures.append(np.concatenate((seen[:, len(only_past) :], ahead, spare)))
+                spare = np.full((horizon - len(ahead), ahead.shape[1]), np.nan)
+                futures.append(np.concatenate((seen[:, start:], ahead, spare)))
         return pasts if only_past else None, futures or None
 
     def check(self, X: pd.DataFrame) -> pd.DataFrame:

@@ -210,7 +210,10 @@ def target_values(instance: Instance, length: int | None = None) -> Array:
 
 
 def numbers(table: pd.DataFrame, name: str) -> Array:
-    values = read_numbers(table)
+    try:
+        values = read_numbers(table)
+    except TypeError as error:
+        raise InvalidInputError(f"{name} must hold real numbers or categories: {error}") from error
     infinite = table.index[np.flatnonzero(np.isinf(values).any(1))]
     if len(infinite):
         raise InvalidInputError(f"{name} is infinite at {infinite[0]}; use NaN for a missing value")
