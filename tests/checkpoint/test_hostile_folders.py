@@ -364,7 +364,7 @@ class TestArguments:
             MoiraiMoEForecaster(model_path=path).fit(pd.Series(np.arange(40.0)))
 
     def test_a_hub_out_of_reach_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        hub = pytest.importorskip("huggingface_hub")
+        utils = pytest.importorskip("huggingface_hub.utils")
         asked = []
 
         class Session:
@@ -372,10 +372,10 @@ class TestArguments:
                 asked.append((url, timeout))
                 raise OSError("unreachable")
 
-        monkeypatch.setattr(hub.utils, "get_session", Session)
+        monkeypatch.setattr(utils, "get_session", Session)
         with pytest.raises(CheckpointError, match=r"was looked for in .*out of reach"):
             MoiraiMoEPipeline.from_pretrained("nobody-at-all/nothing")
-        assert asked == [(hub.constants.ENDPOINT, 5.0)]
+        assert [seconds for _, seconds in asked] == [5.0]
 
 
 class TestSaving:
