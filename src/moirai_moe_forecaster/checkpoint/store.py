@@ -30,6 +30,7 @@ from moirai_moe_forecaster.checkpoint.files import (
     check_finite,
     check_regular,
     digest,
+    fingerprint,
     open_tensors,
     read_path,
     saving,
@@ -80,6 +81,9 @@ class CheckpointInfo(NamedTuple):
         Directory or Hub name.
     revision : str or None
         Commit on the Hub that was loaded; None for a local checkpoint.
+    fingerprint : str or None
+        Of the weights, the same in any precision and layout: what was fitted with other ones says
+        so. None in what an earlier version pickled.
     """
 
     name: str
@@ -87,6 +91,7 @@ class CheckpointInfo(NamedTuple):
     licence: str
     source: str
     revision: str | None
+    fingerprint: str | None = None
 
 
 class Checkpoint(NamedTuple):
@@ -130,7 +135,12 @@ def load_checkpoint(
     place = locate(name_or_path, revision)
     network, described = _read(place.directory)
     info = CheckpointInfo(
-        place.name, described.layout, described.licence, place.source, place.revision
+        place.name,
+        described.layout,
+        described.licence,
+        place.source,
+        place.revision,
+        fingerprint(network),
     )
     if info.layout == "official" and info.licence == OFFICIAL_LICENCE:
         _warn_once(info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,3 +68,25 @@ def _load(source: ModelSource) -> MoiraiMoEPipeline:
         torch.default_generator.manual_seed(0)
         network = MoiraiMoE(source.config)
     return MoiraiMoEPipeline(network.to(read_device(source.device), read_dtype(source.dtype)))
+
+
+def warn_of_other_weights(fitted: str | None, pipeline: MoiraiMoEPipeline) -> bool:
+    """Warn if a pipeline has other weights than what was fitted with `fitted`, its fingerprint.
+
+    Warns
+    -----
+    UserWarning
+        Naming both fingerprints. It is then true that it did.
+    """
+    info = pipeline.info
+    found = None if info is None else info.fingerprint
+    if info is None or None in (fitted, found) or fitted == found:
+        return False
+    warnings.warn(
+        f"this was fitted with weights of the fingerprint {fitted:.12}, and {info.source} holds "
+        f"others now, {found:.12}: its forecasts are not those of then. Put the former weights "
+        "back, or fit again",
+        UserWarning,
+        stacklevel=3,
+    )
+    return True
