@@ -29,9 +29,13 @@ OTHER_VALUES: dict[str, Any] = {
     "time_index": "observed",
     "mirror_up_to": 64,
     "find_seasons": True,
+    "fill_gaps": True,
+    "drop_outliers": True,
+    "own_distribution": True,
     "dependence_share": 0.5,
     "dependence_growth": 0.3,
     "dependence_decay": 0.9,
+    "dependence_walk": 0.8,
     "beyond_pass": "hidden",
     "reference_periods": 2,
     "exchange_channels": 8,
@@ -39,7 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
 INTEGERS = [field.name for field in fields(ModelConfig) if field.type == "int"]
 BOOLEANS = [field.name for field in fields(ModelConfig) if field.type == "bool"]
 CHOICES = ["router", "centroid_choice", "scale_rule", "time_index", "beyond_pass"]
-SHARES = ["dependence_share", "dependence_growth", "dependence_decay"]
+SHARES = ["dependence_share", "dependence_growth", "dependence_decay", "dependence_walk"]
 
 
 def test_every_field_is_covered_here() -> None:
@@ -211,7 +215,7 @@ def test_shares_are_numbers_below_one(name: str, value: Any) -> None:
         tiny_config(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["dependence_share", "dependence_growth"])
+@pytest.mark.parametrize("name", ["dependence_share", "dependence_growth", "dependence_walk"])
 def test_counts_cannot_depend_on_each_other(name: str) -> None:
     with pytest.raises(ConfigError, match="counts"):
         tiny_config(mixture=("student_t", "negative_binomial"), **{name: 0.5})

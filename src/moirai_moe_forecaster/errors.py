@@ -1,5 +1,9 @@
 """The exceptions a user can meet, all of them also the built-in type one would expect."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class MoiraiMoEError(Exception):
     """Base class of every exception that this package raises on purpose."""
@@ -7,6 +11,36 @@ class MoiraiMoEError(Exception):
 
 class InvalidInputError(MoiraiMoEError, ValueError):
     """Data or arguments that cannot be forecast as given."""
+
+
+class BadSeriesError(InvalidInputError):
+    """Series among others that cannot be read; the message names the first of them.
+
+    Attributes
+    ----------
+    reasons : dict from id to str
+        Why each of them cannot.
+    """
+
+    def __init__(self, message: str, reasons: dict[Any, str]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class BadRowsError(InvalidInputError):
+    """Rows of a table that cannot be read; the message names the first of them.
+
+    Attributes
+    ----------
+    rows : ndarray of bool
+    reason : str
+        The message without the row.
+    """
+
+    def __init__(self, message: str, rows: Any, reason: str) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.reason = reason
 
 
 class ConfigError(MoiraiMoEError, ValueError):

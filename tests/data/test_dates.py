@@ -224,9 +224,10 @@ def test_a_plan_is_read_as_the_history_is() -> None:
         (DAYS.strftime("%d/%m/%Y"), ["06/03/2023", "07/03/2023"]),
         (WHOLE["weeks"], [202112, 202201]),
     ):
-        clock = read(known).rows.clock
+        rows = read(known).rows
+        clock = rows.clock
         plan = pd.DataFrame({"when": later})
-        numbers = read_rows(plan, None, "when", [], "future_df", like=clock).clock.numbers
+        numbers = read_rows(plan, None, "when", (), (), "future_df", like=rows).clock.numbers
         step = np.diff(clock.numbers[:2])[0]
         assert (numbers > clock.numbers.max()).all()
         assert ((numbers - clock.numbers[0]) % step == 0).all()

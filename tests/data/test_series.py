@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
 from typing import Any
 
@@ -184,6 +185,47 @@ def test_a_panel_of_covariates_is_matched_by_instance_or_refused() -> None:
         return
     for series in batch.series:
         np.testing.assert_array_equal(series.past, series.target)
+
+
+def test_a_table_that_is_much_wider_than_long_is_warned_of() -> None:
+    for wide in (np.zeros((1, 50)), np.zeros((3, 100)), [np.zeros((2, 30))]):
+        with pytest.warns(UserWarning, match=r"pass a list of them.*y\.T"):
+            read_series(wide, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_series(np.zeros((20, 50)), 1)
+        read_series(np.zeros((1, 3)), 1)
+        read_series(np.zeros((50, 1)), 1)
+
+
+def test_times_out_of_order_are_refused() -> None:
+    series = pd.Series(np.arange(9.0), pd.date_range("2024", periods=9))
+    shuffled = series.sample(frac=1, random_state=0)
+    for data in (
+        shuffled,
+        shuffled.to_frame(),
+        series[::-1],
+        shuffled.to_period("D"),
+        [series, shuffled],
+        pd.concat({"a": series, "b": shuffled}),
+    ):
+        with pytest.raises(InvalidInputError, match=r"do not ascend.*sort_index"):
+            read_series(data, 1)
+    with pytest.raises(InvalidInputError, match="do not differ"):
+        read_series(pd.concat([series, series]).sort_index(), 1)
+    # rows of a table that was sorted by another column are in order
+    read_series(shuffled.reset_index(drop=True).sample(frac=1, random_state=1), 1)
+
+
+@pytest.mark.parametrize(
+    "times", [np.arange(1990, 1999), np.arange(1.0, 10.0), pd.date_range("2024", periods=9)]
+)
+@pytest.mark.parametrize("name", ["year", "Date", "ds"])
+def test_a_column_of_times_is_no_variate(name: str, times: Any) -> None:
+    table = pd.DataFrame({name: times, "v": np.arange(9.0)})
+    with pytest.raises(InvalidInputError, match=rf"'{name}' .*set_index"):
+        read_series(table, 1)
+    read_series(table.set_index(name), 1)
 
 
 def test_last_keeps_the_end_of_the_context_and_all_of_the_future() -> None:

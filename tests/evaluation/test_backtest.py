@@ -332,6 +332,29 @@ def test_data_are_read_as_predict_reads_them(pipeline: MoiraiMoEPipeline) -> Non
                 read(strange)
 
 
+def test_bad_series_are_left_out_on_demand(
+    pipeline: MoiraiMoEPipeline, panel: pd.Series, caplog: pytest.LogCaptureFixture
+) -> None:
+    X = panel.rename("x").to_frame()
+    y = panel.copy()
+    y.loc["b"] = np.nan
+    with pytest.raises(InvalidInputError, match="series 'b' has only missing"):
+        backtest(pipeline, y, horizon=4)
+    table = backtest(pipeline, y, horizon=4, windows=8, X=X, on_error="skip")
+    alone = backtest(pipeline, y[["c"]], horizon=4, windows=8, X=X)
+    pd.testing.assert_frame_equal(table, alone, rtol=1e-4)
+    assert set(table.attrs["skipped"]) == {"a", "b"}
+    assert "skipped 'a': series 'a' has 31 steps" in caplog.text
+    series = [part.to_numpy() for _, part in panel.groupby(level=0, sort=False)]
+    mixed = [series[0], series[1] * np.inf, np.array(["x"] * 40), series[2]]
+    blocks = [np.zeros(len(part)) for part in (series[0], series[1], mixed[2], series[2])]
+    table = backtest(naive_quantiles, mixed, horizon=4, X=blocks, on_error="skip")
+    assert list(table["series"]) == [0, 3]
+    assert set(table.attrs["skipped"]) == {1, 2}
+    with pytest.raises(InvalidInputError, match=r"no series of y is left"):
+        backtest(naive_quantiles, [series[0][:2]], horizon=4, on_error="skip")
+
+
 def test_what_cannot_forecast_is_refused(airline: pd.Series) -> None:
     with pytest.raises(InvalidInputError, match="a forecaster must be"):
         backtest("AutoETS", airline, horizon=2)

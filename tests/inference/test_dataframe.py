@@ -337,7 +337,6 @@ JITTER = pd.to_timedelta(np.random.default_rng(0).integers(0, 3600, 30), "s")
             r"no column 'sold'.*\['shop', 'when', 'price'\].*name yours",
         ),
         (FRAME, {"past_covariates": ["visits"]}, "no column 'visits'"),
-        (FRAME[:0], {}, "no rows"),
         (pd.concat([FRAME, FRAME[3:4]]), {}, r"row 3 \(id 'a', 2024-01-04.*and row 3; keep one"),
         (FRAME.assign(when=FRAME["when"].where(FRAME.index != 7)), {}, "no time in 1 rows.* row 7"),
         (FRAME.assign(shop=FRAME["shop"].where(FRAME.index != 7)), {}, "no id in 1 rows.* row 7"),

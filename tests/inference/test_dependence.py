@@ -7,6 +7,7 @@ from scipy import stats
 from moirai_moe_forecaster.inference.dependence import (
     LARGEST_SHARE,
     Dependence,
+    Shares,
     dependent,
     growth,
 )
@@ -24,7 +25,7 @@ def mixture_of(scale: torch.Tensor) -> Mixture:
 @pytest.mark.parametrize(("share", "decay"), [(0.7, 0.9), (0.95, 0.99), (0.5, 0.0)])
 def test_dependent_numbers_are_uniform_and_correlate_as_stated(share: float, decay: float) -> None:
     numbers = torch.rand(40_000, 24, generator=torch.Generator().manual_seed(0)).clamp_min(1e-7)
-    got = dependent(numbers, torch.full((40_000,), share), decay)
+    got = dependent(numbers, Shares(torch.full((40_000,), share)), decay)
     assert ((got > 0) & (got < 1)).all()
     assert stats.kstest(got[:, 5].numpy(), "uniform").pvalue > 1e-4
     scores = torch.special.ndtri(got.double())
@@ -36,8 +37,8 @@ def test_dependent_numbers_are_uniform_and_correlate_as_stated(share: float, dec
 def test_every_series_has_its_own_share() -> None:
     numbers = torch.rand(2, 5000, 8, generator=torch.Generator().manual_seed(0)).clamp_min(1e-7)
     share = torch.tensor([[0.0], [0.9]]).expand(2, 5000)
-    both = dependent(numbers, share, 0.9)
-    torch.testing.assert_close(both[1], dependent(numbers[1], share[1], 0.9))
+    both = dependent(numbers, Shares(share), 0.9)
+    torch.testing.assert_close(both[1], dependent(numbers[1], Shares(share[1]), 0.9))
     independent, strong = torch.special.ndtri(both.double()).mean(-1).std(-1).tolist()
     assert independent == pytest.approx(8**-0.5, abs=0.02)
     assert strong > 0.7
@@ -46,7 +47,9 @@ def test_every_series_has_its_own_share() -> None:
 def test_the_first_number_decides_most_of_the_sum() -> None:
     numbers = torch.full((2, 64), 0.5)
     numbers[1, 0] = 0.99
-    level, raised = torch.special.ndtri(dependent(numbers, torch.full((2,), 0.9), 0.98)).sum(-1)
+    level, raised = torch.special.ndtri(
+        dependent(numbers, Shares(torch.full((2,), 0.9)), 0.98)
+    ).sum(-1)
     assert abs(float(raised - level)) > 64
 
 
@@ -65,10 +68,32 @@ def test_the_share_rises_with_growth_up_to_a_limit() -> None:
     widening = torch.linspace(0, 0.7, 16).exp().view(1, 16)
     mixture = mixture_of(widening)
     rate = float(growth(mixture))
-    assert float(Dependence(share=0.1, growth=0.5, decay=0.9).shares(mixture)) == pytest.approx(
-        0.1 + 0.5 * rate
-    )
-    assert float(Dependence(share=0.9, growth=0.9, decay=0.9).shares(mixture)) == pytest.approx(
-        LARGEST_SHARE
-    )
+    assert float(
+        Dependence(share=0.1, growth=0.5, decay=0.9).shares(mixture).steady
+    ) == pytest.approx(0.1 + 0.5 * rate)
+    assert float(
+        Dependence(share=0.9, growth=0.9, decay=0.9).shares(mixture).steady
+    ) == pytest.approx(LARGEST_SHARE)
     assert not Dependence(share=0.0, growth=0.0, decay=0.9).exists
+
+
+def test_points_of_a_walk_inherit_what_came_before() -> None:
+    numbers = torch.rand(40_000, 48, generator=torch.Generator().manual_seed(0)).clamp_min(1e-7)
+    shares = Shares(torch.full((40_000,), 0.1), torch.full((40_000,), 0.8))
+    got = dependent(numbers, shares, 0.9)
+    assert got.shape == (40_000, 24)
+    assert stats.kstest(got[:, 5].numpy(), "uniform").pvalue > 1e-4
+    scores = torch.special.ndtri(got.double())
+    for early, late in ((1, 2), (4, 16), (20, 24)):
+        pair = torch.stack((scores[:, early - 1], scores[:, late - 1]))
+        expected = 0.1 * 0.9 ** (late - early) + 0.8 * (early / late) ** 0.5
+        assert float(torch.corrcoef(pair)[0, 1]) == pytest.approx(expected, abs=0.02)
+
+
+def test_only_what_grows_fast_is_like_a_walk() -> None:
+    dependence = Dependence(share=0.1, growth=0.45, decay=0.98, walk=0.97)
+    flat, widening = torch.ones(1, 1, 64), torch.linspace(0, 2, 64).exp().view(1, 1, 64)
+    steady, walk = dependence.shares(mixture_of(flat))
+    assert (float(steady), float(walk)) == pytest.approx((0.1, 0.0), abs=1e-5)
+    steady, walk = dependence.shares(mixture_of(widening))
+    assert (float(steady), float(walk)) == pytest.approx((0.0, 0.97), abs=1e-5)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     PAGES,
     file_type,
@@ -85,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
     data = read_data(arguments, arguments.covariates)
+    import pandas as pd
+
+    from moirai_moe_forecaster.data.categories import encoded, find_categories
     from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
@@ -92,14 +95,17 @@ def run(arguments: argparse.Namespace) -> None:
     from moirai_moe_forecaster.evaluation.peers import Peer
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
-    def panel(columns: str | list[str]) -> Any:
+    def panel(table: pd.DataFrame, columns: str | list[str]) -> Any:
         freq = read_freq(arguments.freq)
-        return read_panel(
-            data.table, **data.names, target_columns=columns, freq=freq, dayfirst=arguments.dayfirst
-        )
+        return read_panel(table, **data.names, target_columns=columns, freq=freq)
 
-    y = panel(data.targets[0] if len(data.targets) == 1 else data.targets)
-    covariates = panel(arguments.covariates) if arguments.covariates else None
+    y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
+    covariates = None
+    if arguments.covariates:
+        given = data.table[arguments.covariates]
+        known = encoded(given, find_categories(given))
+        table = pd.concat([data.table.drop(columns=given.columns), known], axis=1)
+        covariates = panel(table, [*known.columns])
     backtest = Backtest.of(
         y,
         horizon=arguments.horizon,
@@ -109,6 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
         metrics=arguments.metrics,
         quantile_levels=arguments.levels or LEVELS,
         seasonality=arguments.seasonality,
+        on_error=arguments.on_error,
     )
     peers = {name: Peer(name) for name in _peers(arguments)}
     # what is wrong with data or arguments has shown before a model is loaded
@@ -126,6 +133,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.html is not None:
         from moirai_moe_forecaster.reports.html import backtest_page
 
+        if backtest.skipped:
+            kept = first["series"].unique()
+            y = y[y.index.get_level_values(0).isin(kept)]
         page = backtest_page(
             model, y, results[MODEL], scores, arguments.data.name, X=covariates, forecast=forecast
         )

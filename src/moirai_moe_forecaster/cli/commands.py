@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO
 
 from moirai_moe_forecaster import __version__
 from moirai_moe_forecaster.cli import backtest, demo, finetune, forecast, info, pretrain, routing
-from moirai_moe_forecaster.cli.options import add_option
+from moirai_moe_forecaster.cli.common import add_option
 from moirai_moe_forecaster.errors import MoiraiMoEError
 
 # in the order of --help
@@ -39,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
-        run(arguments)
+        with _messages(getattr(arguments, "verbose", None)):
+            run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # whoever read along has seen enough, as `head` does; Python would complain again at exit
@@ -54,6 +59,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("moirai-moe: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _messages(verbose: bool | None) -> Iterator[None]:
+    """Print what is logged, and warned of, as a line of stderr each; None leaves both alone."""
+    if verbose is None:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("moirai_moe_forecaster")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    # those of libraries about themselves are not for whoever forecasts a file
+    if category is UserWarning:
+        print(f"moirai-moe: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

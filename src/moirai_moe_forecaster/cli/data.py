@@ -41,6 +41,8 @@ class Data:
     targets : list of str
     dialect : Dialect, optional
         Of a file of text.
+    dayfirst, on_error
+        As `read_panel` takes them.
     """
 
     table: pd.DataFrame
@@ -48,11 +50,18 @@ class Data:
     timestamp: str
     targets: list[str]
     dialect: Dialect | None
+    dayfirst: bool | None
+    on_error: str
 
     @property
     def names(self) -> dict[str, Any]:
         """Arguments of `read_panel`."""
-        return {"id_column": self.id, "timestamp_column": self.timestamp}
+        return {
+            "id_column": self.id,
+            "timestamp_column": self.timestamp,
+            "dayfirst": self.dayfirst,
+            "on_error": self.on_error,
+        }
 
 
 class Names(argparse.Action):
@@ -111,6 +120,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether 01/02/2024 is 1 February (default: an error where both are possible)",
     )
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="whether series that cannot be read are an error or left out (default: raise)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="say what was read, on stderr")
     text = parser.add_argument_group("files of text", "by default all is told from the file")
     text.add_argument(
         "--sep", type=_separator, metavar="MARK", help="between fields, such as ';' or tab"
@@ -170,7 +186,15 @@ def read_data(arguments: argparse.Namespace, more: list[str] | None = None) -> D
     if timestamp is None:
         groups = table.groupby(identifier or [0] * len(table), sort=False)
         table, timestamp = table.assign(**{STEP: groups.cumcount()}), STEP
-    return Data(table=table, id=identifier, timestamp=timestamp, targets=targets, dialect=dialect)
+    return Data(
+        table=table,
+        id=identifier,
+        timestamp=timestamp,
+        targets=targets,
+        dialect=dialect,
+        dayfirst=arguments.dayfirst,
+        on_error=arguments.on_error,
+    )
 
 
 def read_future(arguments: argparse.Namespace, data: Data) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
     add_data,
@@ -15,7 +16,6 @@ from moirai_moe_forecaster.cli.data import (
     read_future,
     table_path,
 )
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
     write_picture,
@@ -107,9 +107,12 @@ def run(arguments: argparse.Namespace) -> None:
         progress=not arguments.quiet,
         season_length=arguments.season_length,
         dayfirst=arguments.dayfirst,
+        on_error=arguments.on_error,
     )
-    if not arguments.quiet and seasons_looked_for(
-        pipeline.config, read_season_length(arguments.season_length)
+    if (
+        result.forecast is not None
+        and not arguments.quiet
+        and seasons_looked_for(pipeline.config, read_season_length(arguments.season_length))
     ):
         print(describe_cycles(result.forecast.seasons), file=sys.stderr)
     table = result.table(levels)
@@ -118,22 +121,23 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         write_table(table, arguments.output)
         print(
-            f"{len(result.forecast)} series, {arguments.horizon} steps ahead: "
-            f"{arguments.output.resolve()}"
+            f"{result.count} series, {arguments.horizon} steps ahead: {arguments.output.resolve()}"
         )
     if arguments.plot is not None:
-        write_picture(draw(result), arguments.plot)
+        write_picture(plot_first(result), arguments.plot)
         print(f"picture: {arguments.plot.resolve()}", file=sys.stderr)
 
 
-def draw(result: FrameForecast) -> Figure | SubFigure:
+def plot_first(result: FrameForecast) -> Figure | SubFigure:
     """Draw the first series with their targets, each on axes of its own."""
     import numpy as np
 
     from moirai_moe_forecaster.plotting import plot_forecast
     from moirai_moe_forecaster.plotting.style import new_grid, shared_legend
 
-    forecast, frame, columns = result
+    forecast, frame, columns = result.forecast, result.frame, result.columns
+    if forecast is None or frame is None:
+        raise InvalidInputError("there is no series to draw")
     targets = len(columns.targets)
     chosen = [(s, v) for s in range(len(forecast)) for v in range(targets)][:MOST_PICTURES]
     across = 1 if len(chosen) == 1 else min(3, len(chosen))

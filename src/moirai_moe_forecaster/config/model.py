@@ -72,12 +72,23 @@ class ModelConfig:
     find_seasons : bool, default=False
         Whether forecasts look for cycles where ``season_length="auto"``, and forecast without them
         too (`inference.seasons`). Officially not.
+    fill_gaps : bool, default=False
+        Whether gaps inside a series are filled before the network reads it, and forecasts begin
+        after its last observed step (`inference.gaps`). Officially not.
+    drop_outliers : bool, default=False
+        Whether typing errors count as missing (`inference.outliers`). Officially not.
+    own_distribution : bool, default=False
+        Whether constants forecast themselves, and lumpy series without order their own
+        distribution (`inference.own_distribution`). Officially not.
     dependence_share, dependence_growth, dependence_decay : float, default=0
         How the points that one pass predicts depend on each other in trajectories: their normal
         scores correlate as ``share * decay**lag`` (a Gaussian copula), where a series' share is
         ``dependence_share + dependence_growth * growth`` and `growth` tells how fast its predicted
         uncertainty grows (`inference.dependence.growth`). Officially 0, independent; `pretrain`
         fits them to held-out windows.
+    dependence_walk : float, default=0
+        Share in which the points of a series whose uncertainty grows as fast as can be depend on
+        each other like those of a random walk (`inference.dependence.Shares`). Officially 0.
     beyond_pass : {"paths", "hidden"}, default="paths"
         How forecasts reach beyond the patches that one token predicts: by paths that draw, read
         what they drew and predict on, as officially; or, for networks that were trained with hidden
@@ -113,9 +124,13 @@ class ModelConfig:
     time_index: TimeIndex = "position"
     mirror_up_to: int = 0
     find_seasons: bool = False
+    fill_gaps: bool = False
+    drop_outliers: bool = False
+    own_distribution: bool = False
     dependence_share: float = 0.0
     dependence_growth: float = 0.0
     dependence_decay: float = 0.0
+    dependence_walk: float = 0.0
     beyond_pass: BeyondPass = "paths"
     reference_periods: int = 0
     exchange_channels: int = 0
@@ -163,17 +178,22 @@ class ModelConfig:
             )
 
     def _check_dependence(self) -> None:
-        for name in ("dependence_share", "dependence_growth", "dependence_decay"):
+        for name in (
+            "dependence_share",
+            "dependence_growth",
+            "dependence_decay",
+            "dependence_walk",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise ConfigError(
                     f"{name} must be a number of at least 0 and below 1, got {value!r}"
                 )
-        if (self.dependence_share or self.dependence_growth) and (
-            "negative_binomial" in self.mixture
-        ):
+        shares = self.dependence_share, self.dependence_growth, self.dependence_walk
+        if any(shares) and "negative_binomial" in self.mixture:
             raise ConfigError(
-                "dependence_share and dependence_growth must be 0 where the mixture has counts"
+                "dependence_share, dependence_growth and dependence_walk must be 0 where the "
+                "mixture has counts"
             )
 
     @property
@@ -262,6 +282,9 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "max_seq_len": 128,
         "mirror_up_to": 128,
         "find_seasons": True,
+        "fill_gaps": True,
+        "drop_outliers": True,
+        "own_distribution": True,
     },
     **_PUBLISHED_SIZES,
 }

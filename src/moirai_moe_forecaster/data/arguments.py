@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from moirai_moe_forecaster.errors import InvalidInputError
+
+OnError: TypeAlias = Literal["raise", "skip"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -17,6 +19,13 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise InvalidInputError(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
+
+
+def check_on_error(on_error: Any) -> bool:
+    """Return whether series that cannot be read are skipped; else they raise."""
+    if on_error not in ("raise", "skip"):
+        raise InvalidInputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    return bool(on_error == "skip")
 
 
 def read_season_length(

@@ -21,7 +21,7 @@ from moirai_moe_forecaster.data.dates import (
 )
 from moirai_moe_forecaster.data.whole_dates import YEARS, WholeForm, find_whole_form, seem_dates
 from moirai_moe_forecaster.data.zones import common_zone
-from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.errors import BadRowsError, InvalidInputError
 
 Whole = NDArray[np.int64]
 # whole numbers beyond are refused: their differences would not fit into 64 bits
@@ -166,9 +166,11 @@ def read_clock(
     """
     said = f"column {column.name!r}{of_table(what)}"
     if (missing := column.isna().to_numpy()).any():
-        raise InvalidInputError(
+        raise BadRowsError(
             f"{said} has no time in {int(missing.sum())} rows, the first of them row "
-            f"{plain(column.index[int(missing.argmax())])!r}; drop or complete them"
+            f"{plain(column.index[int(missing.argmax())])!r}; drop or complete them",
+            missing,
+            "a row has no time",
         )
     column = _plain_column(column)
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -216,7 +218,7 @@ def seems_times(column: pd.Series[Any]) -> bool:
     try:
         find_form(values, None).read(values)
     except DateError as error:
-        return error.position is None  # times, but which is not clear
+        return error.bad is None  # times, but which is not clear
     return True
 
 
@@ -265,11 +267,14 @@ def _of_numbers(column: pd.Series[Any], said: str, freq: Any, like: Clock | None
     if form is None:
         return counter
     times = form.read(numbers)
-    if np.isnat(times).any():
-        row = int(np.isnat(times).argmax())
-        raise InvalidInputError(
+    if (bad := np.isnat(times)).any():
+        row = int(bad.argmax())
+        raise BadRowsError(
             f"{said} must hold {form.name}: row {plain(column.index[row])!r} holds "
-            f"{plain(column.iloc[row])!r}"
+            f"{plain(column.iloc[row])!r}; correct it, or give freq, such as freq=1, if these are "
+            "counters",
+            bad,
+            f"{column.name!r} holds what is no time",
         )
     return Clock(kind="datetime", numbers=times.view(np.int64), dtype=column.dtype, form=form)
 
@@ -309,17 +314,20 @@ def _of_text(column: pd.Series[Any], said: str, dayfirst: bool | None, like: Clo
     codes, distinct = pd.factorize(column)
     texts: list[Any] = [*distinct]
 
-    def refuse(position: int, reason: str) -> InvalidInputError:
-        row = int((codes == position).argmax())
+    def refuse(bad: NDArray[np.bool_], reason: str) -> BadRowsError:
+        rows = bad[codes]
+        row = int(rows.argmax())
         more = f", which {reason}" if reason else ""
-        return InvalidInputError(
+        return BadRowsError(
             f"{said} must hold times: row {plain(column.index[row])!r} holds "
-            f"{texts[position]!r}{more}; correct it, or convert the column with pd.to_datetime"
+            f"{column.iloc[row]!r}{more}; correct it, or convert the column with pd.to_datetime",
+            rows,
+            f"{column.name!r} holds what is no time",
         )
 
-    strange = [position for position, text in enumerate(texts) if not isinstance(text, str)]
-    if strange:
-        raise refuse(strange[0], "is no text as others are")
+    strange = np.array([not isinstance(text, str) for text in texts], dtype=bool)
+    if strange.any():
+        raise refuse(strange, "is no text as others are")
     known = like.form if like is not None and isinstance(like.form, TextForm) else None
     if known is None and (fast := _iso(distinct)) is not None:
         return Clock(kind="datetime", numbers=fast.asi8[codes], dtype=fast.dtype)
@@ -328,15 +336,12 @@ def _of_text(column: pd.Series[Any], said: str, dayfirst: bool | None, like: Clo
         form = known or find_form(values, dayfirst)
         wall, offsets = form.read(values)
     except DateError as error:
-        if error.position is None:
+        if error.bad is None:
             raise InvalidInputError(f"{said} cannot be read: {error}") from error
-        raise refuse(error.position, str(error)) from error
+        raise refuse(error.bad, str(error)) from error
     years = wall.astype("M8[Y]").astype(np.int64) + 1970
-    if ((years < FIRST_YEAR) | (years > LAST_YEAR)).any():
-        raise refuse(
-            int(((years < FIRST_YEAR) | (years > LAST_YEAR)).argmax()),
-            f"would be before {FIRST_YEAR} or after {LAST_YEAR}",
-        )
+    if (far := (years < FIRST_YEAR) | (years > LAST_YEAR)).any():
+        raise refuse(far, f"would be before {FIRST_YEAR} or after {LAST_YEAR}")
     dtype = column.dtype if form.kind in PERIODS else np.dtype("M8[us]")
     local = wall.view(np.int64)
     if offsets is None:

@@ -81,11 +81,11 @@ Fields = dict[str, Any]
 
 
 class DateError(ValueError):
-    """A value that is no date, at `position`, or a column that may be read in several ways."""
+    """Values that are no dates, which `bad` marks, or a column that may be read in several ways."""
 
-    def __init__(self, message: str, position: int | None = None) -> None:
+    def __init__(self, message: str, bad: NDArray[np.bool_] | None = None) -> None:
         super().__init__(message)
-        self.position = position
+        self.bad = bad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class TextForm:
             if error.args[0] or self.order is None:
                 raise
             first = {"d": "the day", "m": "the month", "y": "the year"}[self.order[0]]
-            raise DateError(f"is no date with {first} first", error.position) from error
+            raise DateError(f"is no date with {first} first", error.bad) from error
 
     def write(self, times: pd.DatetimeIndex) -> list[str]:
         """Write times as the column does, by replacing the parts of its first value."""
@@ -192,7 +192,7 @@ def find_form(values: Sequence[str], dayfirst: bool | None) -> TextForm:
     }
     kind, pattern = max(fitting, key=lambda key: fitting[key])
     if not fitting[kind, pattern]:
-        raise DateError("", 0)
+        raise DateError("", np.ones(len(values), dtype=bool))
     fields = _fields(values, pattern, None)
     order = None
     if "one" in fields:
@@ -214,11 +214,9 @@ def _fields(values: Sequence[str], pattern: str, order: tuple[str, str] | None) 
     """Parts of all values by name, as text."""
     compiled = re.compile(pattern, re.IGNORECASE)
     matches = [compiled.fullmatch(value) for value in values]
-    rows = []
-    for position, match in enumerate(matches):
-        if match is None:
-            raise DateError("", position)
-        rows.append(match.groups())
+    rows = [match.groups() for match in matches if match is not None]
+    if len(rows) < len(matches):
+        raise DateError("", np.array([match is None for match in matches]))
     names = sorted(compiled.groupindex, key=lambda name: compiled.groupindex[name])
     columns = [pd.Series(column, dtype=object) for column in zip(*rows, strict=True)]
     fields = dict(zip(names, columns, strict=True))
@@ -355,7 +353,7 @@ def _offsets(fields: Fields, values: Sequence[str]) -> NDArray[np.int64] | None:
 
 def _check(fine: NDArray[np.bool_], values: Sequence[str], reason: str = "") -> None:
     if not fine.all():
-        raise DateError(reason, int((~fine).argmax()))
+        raise DateError(reason, ~fine)
 
 
 def _long(piece: str | list[str], length: int) -> list[str]:

@@ -25,7 +25,6 @@ from moirai_moe_forecaster.data.steps import (
     month_of,
     month_start,
 )
-from moirai_moe_forecaster.errors import InvalidInputError
 
 Whole = NDArray[np.int64]
 
@@ -173,9 +172,13 @@ def _check_rows(grids: Grids, rows: Rows) -> None:
     if (off := grids.positions < 0).any():
         row = int(off.argmax())
         name = grids.steps.name(rows.clock, int(rows.codes[row]))
-        raise InvalidInputError(
+        bad = np.zeros(len(rows.starts), dtype=bool)
+        bad[rows.codes[off]] = True
+        raise rows.bad(
+            bad,
             f"{rows.where(row)} is off the grid of frequency {name!r} that begins with the "
-            "first row of its series; leave freq out, give another, or round the times"
+            "first row of its series; leave freq out, give another, or round the times",
+            f"is off the grid of frequency {name!r}",
         )
 
 
@@ -191,10 +194,12 @@ def _check_gaps(grids: Grids, rows: Rows) -> None:
     gaps = f"{grids.lengths[series] - counts[series]} of {grids.lengths[series]} steps"
     reason = "" if rows.clock.period else what_breaks(grids.steps, rows, series)
     if many.any():
-        raise InvalidInputError(
+        raise rows.bad(
+            many,
             f"the times of {rows.name(series)} have no regular frequency: the largest step that "
             f"all fit is {name!r}, which leaves {gaps} empty{reason and '; ' + reason}; correct, "
-            "round or resample the times, or give freq if they are meant so"
+            "round or resample the times, or give freq if they are meant so",
+            "has times without a regular frequency",
         )
     # stacklevel: the caller of predict_df, read_panel or the like cannot be told from here
     warnings.warn(
@@ -209,11 +214,13 @@ def _check_gaps(grids: Grids, rows: Rows) -> None:
 def _check_size(grids: Grids, rows: Rows) -> None:
     if grids.lengths.sum() > max(MOST_STEPS, 2 * len(rows.codes)):
         series = int(grids.lengths.argmax())
-        raise InvalidInputError(
+        raise rows.bad(
+            np.arange(len(grids.lengths)) == series,
             f"{rows.name(series)} would have {grids.lengths[series]} steps of frequency "
             f"{grids.steps.name(rows.clock, series)!r} for "
             f"{rows.ends[series] - rows.starts[series]} rows; "
-            "give a longer freq, or round or resample the times"
+            "give a longer freq, or round or resample the times",
+            "would have too many steps",
         )
 
 
@@ -224,7 +231,9 @@ def _check_range(grids: Grids, rows: Rows, ahead: int) -> None:
     # in floating point, as the very product may overflow; a factor of two is left below
     last = grids.first.astype(float) + (grids.lengths + ahead) * grids.steps.size.astype(float)
     if (last > 2.0**62).any():
-        raise InvalidInputError(
+        raise rows.bad(
+            last > 2.0**62,
             f"the times to come of {rows.name(int(last.argmax()))} do not fit into 64 bits; "
-            "subtract the first time from all"
+            "subtract the first time from all",
+            "has times that do not fit into 64 bits",
         )

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moirai_moe_forecaster.data.arguments import OnError, check_on_error
+from moirai_moe_forecaster.data.clock import plain
 from moirai_moe_forecaster.data.formats import to_pandas
 from moirai_moe_forecaster.data.grids import Grids, make_grids
 from moirai_moe_forecaster.data.rows import Rows, read_rows
+from moirai_moe_forecaster.errors import BadSeriesError, InvalidInputError
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# ids whose reasons are logged one by one
+MOST_NAMED = 20
 
 
 class Columns(NamedTuple):
@@ -34,12 +45,13 @@ class Columns(NamedTuple):
     known: list[Hashable]
 
     @property
-    def values(self) -> list[Hashable]:
-        """All columns of numbers, in this order."""
-        return [*self.targets, *self.past, *self.known]
+    def all(self) -> list[Hashable | None]:
+        """All of them."""
+        return [self.id, self.timestamp, *self.targets, *self.past, *self.known]
 
 
-class LongFrame(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class LongFrame:
     """Series of a long frame on regular grids; a step without a row is NaN.
 
     Attributes
@@ -58,6 +70,33 @@ class LongFrame(NamedTuple):
     def series(self) -> list[Array]:
         """Values of each series, (step, column)."""
         return np.split(self.values, self.grids.lengths.cumsum()[:-1])
+
+    def log(self, skipped: dict[Hashable, str]) -> None:
+        """Log what was read, and what was not."""
+        for line in self.describe(skipped):
+            log.info(line)
+        log_skipped(skipped)
+
+    def describe(self, skipped: dict[Hashable, str]) -> list[str]:
+        """Say what was read: series, frequencies, first and last time, gaps."""
+        rows, grids = self.rows, self.grids
+        clock, count = rows.clock, len(rows.starts)
+        names, numbers = np.unique(grids.frequencies, return_counts=True)
+        ends = np.array([clock.numbers.argmin(), clock.numbers.argmax()])
+        none = np.zeros(2, dtype=bool)
+        first, last = clock.take(ends).restore(clock.numbers[ends], none)
+        steps, given = int(grids.lengths.sum()), len(rows.codes)
+        often = ", ".join(
+            f"{name} ({number})" if len(names) > 1 else str(name)
+            for name, number in zip(names, numbers, strict=True)
+        )
+        lines = [
+            f"{count} series, {given} rows, times are {clock.description}, frequency {often}",
+            f"from {first} to {last}, {steps - given} of {steps} steps without a row",
+        ]
+        if skipped:
+            lines.append(f"{len(skipped)} series skipped")
+        return lines
 
 
 def read_frame(
@@ -87,14 +126,64 @@ def read_frame(
         Naming the row or id that cannot be used, and what to do.
     """
     rows = read_rows(
-        df, columns.id, columns.timestamp, columns.values, freq=freq, dayfirst=dayfirst
+        df,
+        columns.id,
+        columns.timestamp,
+        columns.targets,
+        [*columns.past, *columns.known],
+        freq=freq,
+        dayfirst=dayfirst,
     )
     grids = make_grids(rows, freq, ahead)
     ends = grids.lengths.cumsum()
     starts = ends - grids.lengths
     values = np.full((int(ends[-1]), rows.values.shape[1]), np.nan)
     values[starts[rows.codes] + grids.positions] = rows.values
-    return LongFrame(rows, grids, values)
+    return LongFrame(rows=rows, grids=grids, values=values)
+
+
+def log_skipped(skipped: dict[Hashable, str]) -> None:
+    """Log which ids were left out, and why."""
+    for name, reason in [*skipped.items()][:MOST_NAMED]:
+        log.warning("skipped %r: %s", name, reason)
+    if len(skipped) > MOST_NAMED:
+        log.warning("skipped %d in all", len(skipped))
+
+
+def read_good(
+    df: pd.DataFrame, id_column: Hashable | None, on_error: str, read: Callable[[pd.DataFrame], T]
+) -> tuple[T | None, dict[Hashable, str]]:
+    """Read a frame, if need be without the series that cannot be.
+
+    Parameters
+    ----------
+    df : DataFrame
+    id_column : hashable or None
+    on_error : {"raise", "skip"}
+    read : callable
+        What raises BadSeriesError.
+
+    Returns
+    -------
+    object or None
+        What `read` returned; None if there are no rows, or none left.
+    dict from id to str
+        Why each series that was left out was.
+    """
+    skip = check_on_error(on_error)
+    skipped: dict[Hashable, str] = {}
+    while len(df):
+        try:
+            return read(df), skipped
+        except BadSeriesError as error:
+            if not skip or id_column is None:
+                raise
+            rest = df[~df[id_column].isin([*error.reasons])]
+            if len(rest) == len(df):
+                raise
+            skipped |= {plain(name): reason for name, reason in error.reasons.items()}
+            df = rest
+    return None, skipped
 
 
 def read_panel(
@@ -105,6 +194,7 @@ def read_panel(
     target_columns: Hashable | Sequence[Hashable] = "target",
     freq: Any = None,
     dayfirst: bool | None = None,
+    on_error: OnError = "raise",
 ) -> pd.Series[float] | pd.DataFrame:
     """Turn a long frame into a panel for `predict`, `backtest`, `fine_tune` or sktime.
 
@@ -120,6 +210,9 @@ def read_panel(
         As for `MoiraiMoEPipeline.predict_df`.
     dayfirst : bool, optional
         Whether text such as 01/02/2023 has the day first.
+    on_error : {"raise", "skip"}, default="raise"
+        "skip" leaves out series that cannot be read, which `attrs["skipped"]` of the result names
+        with the reason.
 
     Returns
     -------
@@ -143,9 +236,17 @@ def read_panel(
     """
     table, _ = to_pandas(df, "df")
     targets = names_of(target_columns, table)
-    frame = read_frame(
-        table, Columns(id_column, timestamp_column, targets, [], []), freq, dayfirst=dayfirst
-    )
+    columns = Columns(id_column, timestamp_column, targets, [], [])
+
+    def read(some: pd.DataFrame) -> LongFrame:
+        return read_frame(some, columns, freq, dayfirst=dayfirst)
+
+    frame, skipped = read_good(table, id_column, on_error, read)
+    if frame is None:
+        raise InvalidInputError(
+            "df has no rows; give at least one" if table.empty else f"no id is left of {skipped}"
+        )
+    frame.log(skipped)
     lengths = frame.grids.lengths
     codes = np.repeat(np.arange(len(lengths)), lengths)
     steps = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)
@@ -156,7 +257,9 @@ def read_panel(
         names = [id_column, timestamp_column]
         index = pd.MultiIndex.from_arrays([frame.rows.ids.take(codes), index], names=names)
     panel = pd.DataFrame(frame.values, index=index, columns=pd.Index(targets))
-    return panel if isinstance(target_columns, list | tuple) else panel[target_columns]
+    result = panel if isinstance(target_columns, list | tuple) else panel[target_columns]
+    result.attrs["skipped"] = skipped
+    return result
 
 
 def names_of(columns: Hashable | Sequence[Hashable], table: pd.DataFrame) -> list[Hashable]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import contextlib
+import re
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +15,13 @@ import pandas as pd
 from moirai_moe_forecaster.data.numbers import Array as Array
 from moirai_moe_forecaster.data.numbers import is_numeric, read_matrix, read_numbers
 from moirai_moe_forecaster.errors import InvalidInputError
+
+# a table is called wide if it has more variates than the first, and this many times the steps
+FEW_VARIATES, WIDE = 3, 3
+_TIME_NAMES = re.compile(
+    r"years?|months?|quarters?|weeks?|days?|dates?|times?|timestamps?|ds|datetime|period",
+    re.IGNORECASE,
+)
 
 
 class Series(NamedTuple):
@@ -108,7 +118,7 @@ class Items:
     panel: bool = False
 
 
-def read_items(data: Any, what: str = "y") -> Items:
+def read_items(data: Any, what: str = "y", skipped: dict[Hashable, str] | None = None) -> Items:
     """Split data into series, whatever container holds them.
 
     Parameters
@@ -117,6 +127,9 @@ def read_items(data: Any, what: str = "y") -> Items:
         As `MoiraiMoEPipeline.predict` takes it.
     what : str, default="y"
         What the data are called in messages.
+    skipped : dict, optional
+        Takes up the names of series of several that cannot be read, and why, which are left out;
+        without it they are errors.
 
     Raises
     ------
@@ -124,17 +137,37 @@ def read_items(data: Any, what: str = "y") -> Items:
         If there is no series, or one is empty, infinite, not numeric or of a wrong shape.
     """
     if is_panel(data):
-        items = _instances(data, what)
+        items = _instances(data, what, skipped)
         result = Items(items=items, panel=True)
     elif isinstance(data, list | tuple) and not _is_one_series(data):
-        items = [_item(index, part, f"{what}[{index}]") for index, part in enumerate(data)]
+        items = []
+        for index, part in enumerate(data):
+            with left_out(index, skipped):
+                items.append(_item(index, part, f"{what}[{index}]"))
         result = Items(items=items)
     else:
         named = isinstance(data, pd.Series) and data.name is not None
         result = Items(items=[_item(data.name if named else 0, data, what)], single=True)
     if not result.items:
         raise InvalidInputError(f"{what} holds no series; expected at least one")
+    if what == "y":
+        _warn_of_wide(result.items)
     return result
+
+
+def _warn_of_wide(items: list[Item]) -> None:
+    """Warn of a table that may be one of many series, one a row."""
+    for item in items:
+        time, variates = item.values.shape
+        if variates > FEW_VARIATES and variates >= WIDE * time:
+            warnings.warn(
+                f"y has a table of {time} steps of {variates} variates: time goes down the rows, "
+                "(time, variates). If each row is a series, pass a list of them, as list(y), or "
+                "y.T if they are the variates of one",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def is_panel(data: Any) -> bool:
@@ -148,6 +181,7 @@ def read_series(
     past_covariates: Any = None,
     future_covariates: Any = None,
     context_length: int | None = None,
+    skipped: dict[Hashable, str] | None = None,
 ) -> SeriesBatch:
     """Check data and covariates and bring them into one form.
 
@@ -162,30 +196,49 @@ def read_series(
         those of a list, by position.
     context_length : int, optional
         How many of the last points are used, among which one at least must be observed.
+    skipped : dict, optional
+        As for `read_items`.
 
     Raises
     ------
     InvalidInputError
         Naming the series, and what was got and expected.
     """
-    targets = read_items(y)
+    targets = read_items(y, skipped=skipped)
+    left = None if skipped is None else set(skipped)
+    past = _blocks(past_covariates, "past_covariates", targets, left)
+    future = _blocks(future_covariates, "future_covariates", targets, left)
+    series, kept = [], []
     for index, item in enumerate(targets.items):
-        _check_observed(item.values, _name("y", index, targets), context_length)
-    lengths = [len(item.values) for item in targets.items]
-    ahead = [length + horizon for length in lengths]
-    past = _covariates(past_covariates, "past_covariates", lengths, targets)
-    future = _covariates(future_covariates, "future_covariates", ahead, targets)
-    series = [
-        Series(*(np.ascontiguousarray(part.T) for part in parts))
-        for parts in zip([item.values for item in targets.items], past, future, strict=True)
-    ]
-    univariate = all(item.flat for item in targets.items)
-    names = [item.name for item in targets.items] if targets.panel else [*range(len(series))]
+        with left_out(item.name, skipped):
+            length = len(item.values)
+            _check_observed(item.values, _name("y", index, targets), context_length)
+            parts = (
+                item.values,
+                _covariates(past, "past_covariates", index, length, targets),
+                _covariates(future, "future_covariates", index, length + horizon, targets),
+            )
+            series.append(Series(*(np.ascontiguousarray(part.T) for part in parts)))
+            kept.append(item)
+    if not series:
+        raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
+    univariate = all(item.flat for item in kept)
+    names = [item.name for item in kept] if targets.panel else [*range(len(series))]
     return SeriesBatch(series, targets.single, univariate, names)
 
 
-def match_items(data: Any, items: Sequence[Item]) -> list[Item]:
-    """Split covariates, and bring them into the order of the series they belong to.
+def match_items(
+    data: Any, items: Sequence[Item], skipped: dict[Hashable, str] | None = None
+) -> list[Item]:
+    """Split covariates of a backtest, and bring them into the order of the series they belong to.
+
+    Parameters
+    ----------
+    data : array, Series, DataFrame or list of these
+    items : sequence of Item
+    skipped : dict, optional
+        Names of series that were left out of `items`; those whose covariates do not fit are added.
+        The result is then shorter than `items`.
 
     Raises
     ------
@@ -193,24 +246,44 @@ def match_items(data: Any, items: Sequence[Item]) -> list[Item]:
         If they are not one block per series, as long as it and with the same times.
     """
     given = read_items(data, "X")
-    blocks = _in_order(given, items, "X") if given.panel else given.items
-    if len(blocks) != len(items):
-        raise InvalidInputError(
-            f"X has {len(blocks)} series, y has {len(items)}; give one block each"
-        )
+    count = len(items) + len(skipped or ())
+    if given.panel:
+        blocks = _in_order(given, items, "X")
+    elif len(given.items) != count:
+        raise InvalidInputError(f"X has {len(given.items)} series, y has {count}; give one each")
+    elif skipped:
+        blocks = [block for block in given.items if block.name not in skipped]
+    else:
+        blocks = given.items
+    matched = []
     for block, item in zip(blocks, items, strict=True):
-        rows = len(item.values)
-        if len(block.values) < rows:
-            raise InvalidInputError(
-                f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
-                "one for each step of y"
-            )
-        if not block.index[:rows].equals(item.index):
-            raise InvalidInputError(f"X of series {item.name!r} has other times than y")
-    return blocks
+        with left_out(item.name, skipped):
+            rows = len(item.values)
+            if len(block.values) < rows:
+                raise InvalidInputError(
+                    f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
+                    "one for each step of y"
+                )
+            if not block.index[:rows].equals(item.index):
+                raise InvalidInputError(f"X of series {item.name!r} has other times than y")
+            matched.append(block)
+    return matched
 
 
-def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
+@contextlib.contextmanager
+def left_out(name: Hashable, skipped: dict[Hashable, str] | None) -> Iterator[None]:
+    """Note a series that cannot be read instead of raising, if there is where to."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if skipped is None:
+            raise
+        skipped[name] = str(error)
+
+
+def _instances(
+    data: pd.Series[Any] | pd.DataFrame, what: str, skipped: dict[Hashable, str] | None
+) -> list[Item]:
     """Series of a panel, in the order in which they first appear."""
     levels = list(range(data.index.nlevels - 1))
     codes = data.groupby(level=levels, sort=False).ngroup().to_numpy()
@@ -230,23 +303,28 @@ def _instances(data: pd.Series[Any] | pd.DataFrame, what: str) -> list[Item]:
     items = []
     for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
         part = data.iloc[places] if values is None else values[places]
-        items.append(
-            Item(
-                name=keys[number],
-                values=read_matrix(part, f"{what}[{number}]"),
-                variates=columns,
-                index=times[places],
-                indexed=True,
-                flat=data.ndim == 1,
+        with left_out(keys[number], skipped):
+            _check_order(times[places], f"{what}[{number}]")
+            items.append(
+                Item(
+                    name=keys[number],
+                    values=read_matrix(part, f"{what}[{number}]"),
+                    variates=columns,
+                    index=times[places],
+                    indexed=True,
+                    flat=data.ndim == 1,
+                )
             )
-        )
     return items
 
 
 def _item(name: Hashable, data: Any, what: str) -> Item:
     data = _without_darts(data)
+    _check_no_times(data, what)
     values = read_matrix(data, what)
     variates: list[Hashable] = [*range(values.shape[1])]
+    if isinstance(data, pd.Series | pd.DataFrame):
+        _check_order(data.index, what)
     if isinstance(data, pd.DataFrame):
         variates = list(data.columns)
     index = data.index if isinstance(data, pd.Series | pd.DataFrame) else None
@@ -258,6 +336,38 @@ def _item(name: Hashable, data: Any, what: str) -> Item:
         indexed=index is not None,
         flat=np.ndim(data) == 1,
     )
+
+
+def _check_order(index: pd.Index, what: str) -> None:
+    """Refuse times that do not ascend: steps are read in the order of rows."""
+    times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
+    if times and not (index.is_monotonic_increasing and index.is_unique):
+        reason = "ascend" if index.is_unique else "differ"
+        raise InvalidInputError(
+            f"the times of {what} do not {reason}, but its rows are read in their order: sort them "
+            "with sort_index(), and keep one row a time"
+        )
+
+
+def _check_no_times(data: Any, what: str) -> None:
+    """Refuse a column of years or the like that would be forecast as a variate."""
+    if not isinstance(data, pd.DataFrame) or not isinstance(data.index, pd.RangeIndex):
+        return
+    for place, name in enumerate(data.columns):
+        column = data.iloc[:, place]
+        if not _TIME_NAMES.fullmatch(str(name)):
+            continue
+        if column.dtype.kind in "M" or isinstance(column.dtype, pd.PeriodDtype | pd.StringDtype):
+            counts = True
+        else:
+            steps = np.diff(column) if column.dtype.kind in "iuf" else np.zeros(1)
+            counts = len(steps) > 1 and bool((steps == steps[0]).all() and steps[0] > 0)
+        if counts:
+            raise InvalidInputError(
+                f"column {name!r} of {what} seems to hold the times of its rows, and would be "
+                f"forecast as a variate: make it the index, y.set_index({name!r}), or drop it; "
+                "predict_df takes tables with a column of times"
+            )
 
 
 def _without_darts(data: Any) -> Any:
@@ -291,25 +401,34 @@ def _check_observed(array: Array, name: str, context_length: int | None) -> None
         )
 
 
-def _covariates(data: Any, name: str, lengths: Sequence[int], targets: Items) -> list[Array]:
-    """Return one (time, covariate) array per series, of the length that its series needs."""
+def _blocks(data: Any, name: str, targets: Items, left: set[Hashable] | None) -> list[Item] | None:
+    """Blocks of covariates in the order of the series; `left` are those left out of y."""
     if data is None:
-        return [np.empty((length, 0)) for length in lengths]
+        return None
     given = read_items(data, name)
-    if given.single != targets.single or len(given.items) != len(lengths):
+    count = len(targets.items) + len(left or ())
+    if given.single != targets.single or len(given.items) != count:
         got = "one array" if given.single else f"{len(given.items)} series"
-        wanted = "one array, as y is one series" if targets.single else f"a list of {len(lengths)}"
+        wanted = "one array, as y is one series" if targets.single else f"a list of {count}"
         raise InvalidInputError(f"{name} is {got}; expected {wanted}")
-    by_name = given.panel and targets.panel
-    blocks = _in_order(given, targets.items, name) if by_name else given.items
-    for index, (block, length) in enumerate(zip(blocks, lengths, strict=True)):
-        if len(block.values) != length:
-            span = "context + horizon" if name == "future_covariates" else "context"
-            raise InvalidInputError(
-                f"{_name(name, index, targets)} has {len(block.values)} rows; "
-                f"expected {length} ({span})"
-            )
-    return [block.values for block in blocks]
+    if given.panel and targets.panel:
+        return _in_order(given, targets.items, name)
+    return [block for block in given.items if not left or block.name not in left]
+
+
+def _covariates(
+    blocks: list[Item] | None, name: str, index: int, length: int, targets: Items
+) -> Array:
+    """Covariates (time, covariate) of one series, of the length that it needs."""
+    if blocks is None:
+        return np.empty((length, 0))
+    values = blocks[index].values
+    if len(values) != length:
+        span = "context + horizon" if name == "future_covariates" else "context"
+        raise InvalidInputError(
+            f"{_name(name, index, targets)} has {len(values)} rows; expected {length} ({span})"
+        )
+    return values
 
 
 def _in_order(given: Items, wanted: Sequence[Item], name: str) -> list[Item]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.clock import Clock
 from moirai_moe_forecaster.data.rows import Rows
-from moirai_moe_forecaster.errors import InvalidInputError
+from moirai_moe_forecaster.errors import BadSeriesError, InvalidInputError
 
 Whole = NDArray[np.int64]
 
@@ -99,8 +99,9 @@ def given_steps(rows: Rows, freq: Any) -> Steps:
         )
     by_id = freq if isinstance(freq, Mapping) else dict.fromkeys(rows.ids, freq)
     if absent := [key for key in rows.ids if key not in by_id]:
-        raise InvalidInputError(
-            f"freq lacks the ids {absent[:5]}; give one frequency, or one for every id"
+        raise BadSeriesError(
+            f"freq lacks the ids {absent[:5]}; give one frequency, or one for every id",
+            dict.fromkeys(absent, "freq lacks it"),
         )
     offsets, known = _CALENDARS, {}
     for given in dict.fromkeys(by_id.values()):
@@ -236,9 +237,11 @@ def _adopted(steps: Steps, rows: Rows) -> Steps:
     unit, size = steps.unit[~alone], steps.size[~alone]
     others = {*zip(unit.tolist(), size.tolist(), strict=True)}
     if len(others) != 1:
-        raise InvalidInputError(
-            f"{rows.name(int(alone.argmax()))} has a single row, from which no frequency can "
-            "be inferred; give freq, or leave the id out"
+        reason = "has a single row, from which no frequency can be inferred"
+        raise rows.bad(
+            alone,
+            f"{rows.name(int(alone.argmax()))} {reason}; give freq, or leave the id out",
+            reason,
         )
     ((one_unit, one_size),) = others
     return replace(

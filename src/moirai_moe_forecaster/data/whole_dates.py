@@ -14,6 +14,8 @@ Whole = NDArray[np.int64]
 
 # narrower than what text may be: a number says less
 FIRST_YEAR, LAST_YEAR = 1800, 2200
+# share of numbers that may be no dates for the others to be: those are an error, not counters
+MOST_WRONG = 0.05
 # seconds since 1970 that are taken for times: 2000 to 2100
 FIRST_SECOND, LAST_SECOND = 946_684_800, 4_102_444_800
 
@@ -211,12 +213,13 @@ def find_whole_form(numbers: Whole) -> WholeForm | None:
     if not len(numbers) or numbers.min() <= 0:
         return None
     counts = {len(str(int(number))) for number in (numbers.min(), numbers.max())}
-    for form in FORMS:
-        if not counts <= {*form.digits}:
-            continue
-        times = form.read(numbers)
-        if not np.isnat(times).any() and not (form.digits == (5,) and _one_year(times)):
-            return form
+    forms = [form for form in FORMS if counts <= {*form.digits}]
+    for most in (0.0, MOST_WRONG * len(numbers)):
+        for form in forms:
+            times = form.read(numbers)
+            none = np.isnat(times)
+            if none.sum() <= most and not (form.digits == (5,) and _one_year(times[~none])):
+                return form
     return None
 
 

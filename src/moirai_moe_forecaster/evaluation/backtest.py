@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.arguments import check_count
-from moirai_moe_forecaster.data.series import Array, Item, match_items, read_items
+from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
+from moirai_moe_forecaster.data.panel import log_skipped
+from moirai_moe_forecaster.data.series import Array, Item, left_out, match_items, read_items
 from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import (
@@ -30,7 +31,7 @@ from moirai_moe_forecaster.evaluation.metrics import (
     score_terms,
 )
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows
-from moirai_moe_forecaster.evaluation.window import BacktestWindow, cut_windows
+from moirai_moe_forecaster.evaluation.window import BacktestWindow, check_windows, cut_windows
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
@@ -46,6 +47,7 @@ def backtest(
     metrics: str | Sequence[str] = ("MASE", "WQL"),
     quantile_levels: Sequence[float] = LEVELS,
     seasonality: int | None = None,
+    on_error: OnError = "raise",
 ) -> pd.DataFrame:
     """Score a forecaster on the last windows of every series.
 
@@ -83,6 +85,11 @@ def backtest(
         default that of each series' frequency: 24 of hours, 12 of months, 4 of quarters, 5 of
         business days, a day of any part of an hour, and 1 of days, weeks, years and indexes that
         are no times. A series whose times show no frequency has that of the first.
+
+    on_error : {"raise", "skip"}, default="raise"
+        What is done about series of several that cannot be scored: too short for the windows,
+        without values before the first of them, infinite, or no numbers. "skip" leaves them out,
+        logs them, and names them with the reason in ``attrs["skipped"]`` of the result.
 
     Returns
     -------
@@ -135,6 +142,7 @@ def backtest(
         metrics=metrics,
         quantile_levels=quantile_levels,
         seasonality=seasonality,
+        on_error=on_error,
     )
     return plan.score(forecaster)
 
@@ -155,6 +163,8 @@ class Backtest:
         Over which WQL is averaged.
     panel : bool
         Whether sktime forecasters are fitted to the series of one window together.
+    skipped : dict from hashable to str
+        Series that were left out, and why.
     """
 
     windows: list[BacktestWindow]
@@ -163,6 +173,7 @@ class Backtest:
     metrics: tuple[str, ...]
     levels: tuple[float, ...]
     panel: bool
+    skipped: dict[Hashable, str]
 
     @classmethod
     def of(
@@ -176,6 +187,7 @@ class Backtest:
         metrics: str | Sequence[str] = ("MASE", "WQL"),
         quantile_levels: Sequence[float] = LEVELS,
         seasonality: int | None = None,
+        on_error: OnError = "raise",
     ) -> Backtest:
         """Read data and cut their windows; the parameters are those of `backtest`."""
         names = expand_metrics(metrics)
@@ -183,19 +195,30 @@ class Backtest:
         check_count("horizon", horizon)
         check_count("windows", windows)
         stride = horizon if step is None else check_count("step", step)
-        data = read_items(y)
-        covariates = None if X is None else match_items(X, data.items)
+        skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
+        data = read_items(y, skipped=skipped)
+        items = []
+        for item in data.items:
+            with left_out(item.name, skipped):
+                check_windows(item, horizon, windows, stride)
+                items.append(item)
+        covariates = None if X is None else match_items(X, items, skipped)
+        log_skipped(skipped or {})
+        items = [item for item in items if item.name not in (skipped or {})]
+        if not items:
+            raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
         if seasonality is None:
-            seasons = _seasons(data.items)
+            seasons = _seasons(items)
         else:
-            seasons = [check_count("seasonality", seasonality)] * len(data.items)
+            seasons = [check_count("seasonality", seasonality)] * len(items)
         return cls(
-            windows=cut_windows(data.items, covariates, horizon, windows, stride),
+            windows=cut_windows(items, covariates, horizon, windows, stride),
             horizon=horizon,
-            seasons=np.repeat(seasons, [windows * len(item.variates) for item in data.items]),
+            seasons=np.repeat(seasons, [windows * len(item.variates) for item in items]),
             metrics=names,
             levels=levels,
             panel=data.panel,
+            skipped=skipped or {},
         )
 
     def score(self, forecaster: Any) -> pd.DataFrame:
@@ -274,7 +297,9 @@ class Backtest:
         table = pd.DataFrame(rows)
         if all(len(window.item.variates) == 1 for window in self.windows):
             table = table.drop(columns="variate")
-        return table.assign(**{name: terms[name].each() for name in self.metrics})
+        table = table.assign(**{name: terms[name].each() for name in self.metrics})
+        table.attrs["skipped"] = self.skipped
+        return table
 
 
 def _seasons(items: Sequence[Item]) -> list[int]:

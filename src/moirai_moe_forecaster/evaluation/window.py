@@ -42,6 +42,31 @@ class BacktestWindow:
         return self.item.values[self.cut : self.cut + horizon]
 
 
+def check_windows(item: Item, horizon: int, windows: int, step: int) -> None:
+    """Check that a series has its windows.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is too short, or holds no value before its first window.
+    """
+    needed = horizon + (windows - 1) * step + 1
+    if len(item.values) < needed:
+        raise InvalidInputError(
+            f"series {item.name!r} has {len(item.values)} steps; {windows} windows of horizon "
+            f"{horizon}, {step} steps apart, need at least {needed}: leave it out, or take "
+            "fewer windows or a shorter horizon"
+        )
+    first = item.values[: len(item.values) - needed + 1]
+    if (empty := np.isnan(first).all(0)).any():
+        variate = item.variates[int(empty.argmax())]
+        which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
+        raise InvalidInputError(
+            f"series {item.name!r} has only missing values{which} before its first window, "
+            f"{len(first)} steps; leave it out, or take fewer windows"
+        )
+
+
 def cut_windows(
     items: Sequence[Item],
     covariates: Sequence[Item] | None,
@@ -62,28 +87,7 @@ def cut_windows(
         For each series.
     step : int
         From one window to the next.
-
-    Raises
-    ------
-    InvalidInputError
-        If a series is too short, or holds no value before its first window.
     """
-    needed = horizon + (windows - 1) * step + 1
-    for item in items:
-        if len(item.values) < needed:
-            raise InvalidInputError(
-                f"series {item.name!r} has {len(item.values)} steps; {windows} windows of horizon "
-                f"{horizon}, {step} steps apart, need at least {needed}: leave it out, or take "
-                "fewer windows or a shorter horizon"
-            )
-        first = item.values[: len(item.values) - needed + 1]
-        if (empty := np.isnan(first).all(0)).any():
-            variate = item.variates[int(empty.argmax())]
-            which = f" of variate {variate!r}" if len(item.variates) > 1 else ""
-            raise InvalidInputError(
-                f"series {item.name!r} has only missing values{which} before its first window, "
-                f"{len(first)} steps; leave it out, or take fewer windows"
-            )
     return [
         BacktestWindow(
             item=item,

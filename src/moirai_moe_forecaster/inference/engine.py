@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batching import Load, in_passes
 from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.dependence import Dependence
 from moirai_moe_forecaster.inference.forecast import Forecast, Marginals
+from moirai_moe_forecaster.inference.gaps import gap_at_end, without_end
 from moirai_moe_forecaster.inference.options import (
     ForecastOptions,
     history_points,
     regresses,
     seasons_looked_for,
 )
+from moirai_moe_forecaster.inference.outliers import without_outliers
+from moirai_moe_forecaster.inference.own_distribution import with_own_distribution
 from moirai_moe_forecaster.inference.prompt import make_prompt
 from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
 from moirai_moe_forecaster.inference.rollout import (
@@ -63,15 +68,50 @@ def forecast(
     Forecast
         With a series axis and a variate axis.
     """
+    steps = np.array([_steps_before(network.config, series) for series in batch])
+    found: dict[int, tuple[Marginals, Seasons]] = {}
+    for gap in np.unique(steps).tolist():
+        members = np.flatnonzero(steps == gap).tolist()
+        own = [without_end(batch[index], gap) for index in members]
+        longer = replace(options, horizon=options.horizon + gap)
+        results = _from_last_observed(network, own, longer, done)
+        for index, (marginals, seasons) in zip(members, results, strict=True):
+            found[index] = marginals.from_step(gap), seasons
+    results = [found[index] for index in range(len(batch))]
+    return Forecast(
+        _stack([marginals for marginals, _ in results]),
+        single=False,
+        univariate=False,
+        num_samples=options.num_samples,
+        decay=network.config.dependence_decay,
+        seasons=[seasons for _, seasons in results],
+    )
+
+
+def _steps_before(config: ModelConfig, series: Series) -> int:
+    """Steps between the last observed one and the horizon that are forecast too."""
+    if not config.fill_gaps:
+        return 0
+    return gap_at_end(without_outliers(series) if config.drop_outliers else series)
+
+
+def _from_last_observed(
+    network: MoiraiMoE,
+    batch: Sequence[Series],
+    options: ForecastOptions,
+    done: Callable[[], object],
+) -> list[tuple[Marginals, Seasons]]:
+    """Forecast series of which something is observed at the last step."""
     config, limits = network.config, options.limits
     load, season_length = options.load(config), seasons_looked_for(config, options.season_length)
     regress = regresses(config, options.covariate_use)
     if season_length is not None:
         history = history_points(config, options.context_length, season_length)
         batch = [series.last(history) for series in batch]
-    residuals, effects = list(batch), None
+    residuals = [without_outliers(s) for s in batch] if config.drop_outliers else [*batch]
+    effects = None
     if regress and any(len(series.future) for series in batch):
-        residuals, effects = split_residuals(network, batch, load, **limits)
+        residuals, effects = split_residuals(network, residuals, load, **limits)
     seasons = detect_seasons(
         network, batch, residuals, load, season_length, regress=regress, **limits
     )
@@ -84,14 +124,22 @@ def forecast(
     def work(members: list[int]) -> list[Marginals]:
         views, weights = [], []
         for index in members:
-            some, shares = _views(residuals[index], seasons[index], load.horizon, flipped[index])
+            some, shares = _views(residuals[index], seasons[index], load, flipped[index])
             views.append(some)
             weights.append(shares)
         rows = [view.series for some in views for view in some]
         parts = iter(_marginals(network, rows, load, options.seed))
-        return [
+        together = [
             bring_together([next(parts) for _ in some], some, shares)
             for some, shares in zip(views, weights, strict=True)
+        ]
+        if not config.own_distribution:
+            return together
+        return [
+            with_own_distribution(
+                marginals, residuals[index].last(load.context_length).target, seasons[index].periods
+            )
+            for index, marginals in zip(members, together, strict=True)
         ]
 
     found: dict[int, Marginals] = {}
@@ -99,14 +147,7 @@ def forecast(
     for index, marginals in in_passes(residuals, load, device, work, counts, **limits):
         found[index] = marginals if effects is None else marginals.moved(effects[index].T)
         done()
-    return Forecast(
-        _stack([found[index] for index in range(len(batch))]),
-        single=False,
-        univariate=False,
-        num_samples=options.num_samples,
-        decay=config.dependence_decay,
-        seasons=seasons,
-    )
+    return [(found[index], seasons[index]) for index in range(len(batch))]
 
 
 def _is_short(series: Series, load: Load) -> bool:
@@ -114,11 +155,10 @@ def _is_short(series: Series, load: Load) -> bool:
     return min(series.target.shape[1], load.context_length) <= load.config.mirror_up_to
 
 
-def _views(
-    series: Series, seasons: Seasons, horizon: int, flipped: bool
-) -> tuple[list[View], Array]:
+def _views(series: Series, seasons: Seasons, load: Load, flipped: bool) -> tuple[list[View], Array]:
     """Views of a series that count, and their weights (view, variate)."""
-    views = make_views(series, seasons.periods, seasons.kinds, horizon)
+    fill = load.config.fill_gaps
+    views = make_views(series, seasons.periods, seasons.kinds, load.horizon, fill=fill)
     weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
     if flipped:
         views = [*views, *(view.sign_flipped() for view in views)]
@@ -165,7 +205,9 @@ def _split(
     """One summary per series of a group, each with a series axis of length 1."""
     quantiles = marginal.quantiles.permute(1, 0, 3, 2).cpu().numpy().astype(np.float32)
     mean = marginal.mean.transpose(1, 2).cpu().numpy().astype(np.float32)
-    share = marginal.share.cpu().numpy().astype(np.float32)
+    steady, like_a_walk = marginal.shares
+    share = steady.cpu().numpy().astype(np.float32)
+    walk = None if like_a_walk is None else like_a_walk.cpu().numpy().astype(np.float32)
     ranks = _ranks(marginal.draws).transpose(2, 3).cpu().numpy().astype(np.int32) if joint else None
     return [
         Marginals(
@@ -176,6 +218,7 @@ def _split(
             None if ranks is None else ranks[i : i + 1],
             seeds[i : i + 1],
             share[i : i + 1],
+            None if walk is None else walk[i : i + 1],
         )
         for i in range(len(mean))
     ]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.dependence import dependent
+from moirai_moe_forecaster.inference.dependence import Shares, dependent
 from moirai_moe_forecaster.inference.quantile_grid import (
     Array,
     between_nodes,
@@ -44,6 +44,8 @@ class Marginals(NamedTuple):
     share : ndarray of float32, (series, variate)
         How steps depend on each other: where there are no ranks their normal scores correlate as
         ``share * decay**lag``.
+    walk : ndarray of float32, (series, variate), or None
+        How much they depend on each other like a random walk besides: `dependence.Shares`.
     """
 
     quantiles: NDArray[np.float32]
@@ -53,10 +55,21 @@ class Marginals(NamedTuple):
     ranks: NDArray[np.int32] | None
     seeds: NDArray[np.int64]
     share: NDArray[np.float32]
+    walk: NDArray[np.float32] | None = None
 
     def moved(self, effect: Array) -> Marginals:
         """Add a raw value (horizon, variate) to every step."""
         return self._replace(location=self.location + effect)
+
+    def from_step(self, first: int) -> Marginals:
+        """Leave out the steps before one."""
+        ranks = None if self.ranks is None else self.ranks[:, :, first:]
+        return self._replace(
+            quantiles=self.quantiles[:, :, first:],
+            mean=self.mean[:, first:],
+            location=self.location[:, first:],
+            ranks=ranks,
+        )
 
     def of_series(self, index: int) -> Marginals:
         """Return one series, with a series axis of length 1 and only its own variates."""
@@ -69,6 +82,7 @@ class Marginals(NamedTuple):
             None if self.ranks is None else self.ranks[index][None, ..., present],
             self.seeds[index][None, present],
             self.share[index][None, present],
+            None if self.walk is None else self.walk[index][None, present],
         )
 
 
@@ -256,19 +270,22 @@ class Forecast:
         quantiles, ranks = self._marginals.quantiles, self._marginals.ranks
         horizon = self.horizon
         streams = torch.from_numpy(self._marginals.seeds)
-        draws = uniforms(streams, 2**40, self._num_samples * horizon).unflatten(-1, (-1, horizon))
-        if self._marginals.share.any():
-            shares = torch.from_numpy(self._marginals.share)
-            draws = dependent(draws, shares[..., None], self._decay)
+        share, walk = self._marginals.share, self._marginals.walk
+        each = horizon if walk is None else 2 * horizon
+        draws = uniforms(streams, 2**40, self._num_samples * each).unflatten(-1, (-1, each))
+        if share.any() or walk is not None:
+            like_a_walk = None if walk is None else torch.from_numpy(walk)[..., None]
+            shares = Shares(torch.from_numpy(share)[..., None], like_a_walk)
+            draws = dependent(draws, shares, self._decay)
         level = draws.numpy().transpose(0, 2, 3, 1)
         if ranks is not None:
             paths = ranks.shape[1]
             chosen = np.arange(self._num_samples) % paths
             level = (ranks[:, chosen].astype(np.float64) + level) / paths
-        left, share = between_nodes(normal_score(level.astype(np.float64)))
+        left, part = between_nodes(normal_score(level.astype(np.float64)))
         low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
         high = np.take_along_axis(quantiles, left + 1, 1)
-        return self._drop(self._restore(low + share * (high - low)))
+        return self._drop(self._restore(low + part * (high - low)))
 
     def plot(self, history: ArrayLike | None = None, **options: Any) -> Axes:
         """Draw the median and bands; `moirai_moe_forecaster.plotting.plot_forecast` has options."""

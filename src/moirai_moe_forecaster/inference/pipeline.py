@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster.config import Precision
+from moirai_moe_forecaster.data.arguments import OnError
 from moirai_moe_forecaster.inference.encode import Embedding, embed
 from moirai_moe_forecaster.inference.predicting import Predictor
 from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport
+    from moirai_moe_forecaster.tuning.fine_tune_config import Callback
     from moirai_moe_forecaster.tuning.lora import LoraConfig
     from moirai_moe_forecaster.tuning.modes import Mode
-    from moirai_moe_forecaster.tuning.run import Callback
 
 
 class MoiraiMoEPipeline(Predictor):
@@ -151,6 +152,7 @@ class MoiraiMoEPipeline(Predictor):
         callbacks: Iterable[Callback] = (),
         progress: bool = True,
         random_state: RandomState = None,
+        on_error: OnError = "raise",
     ) -> MoiraiMoEPipeline:
         """Train a copy on own series by the objective of pretraining; keep what forecasts best.
 
@@ -209,6 +211,9 @@ class MoiraiMoEPipeline(Predictor):
             Show a progress bar.
         random_state : int, numpy Generator or RandomState, optional
             With the same number the result is the same on a CPU.
+        on_error : {"raise", "skip"}, default="raise"
+            What is done about series of several that cannot be read, as those without values.
+            "skip" leaves them out, logs them, and names them in `tuning.skipped`.
 
         Returns
         -------
@@ -241,15 +246,12 @@ class MoiraiMoEPipeline(Predictor):
         >>> tuned.predict(y, horizon=12).median.shape
         (4, 12)
         """
-        from moirai_moe_forecaster.tuning.fine_tune import fine_tune as tuned
+        from moirai_moe_forecaster.tuning.fine_tune import fine_tune
+        from moirai_moe_forecaster.tuning.fine_tune_config import FineTuneConfig
 
-        return tuned(
-            self,
-            y,
+        config = FineTuneConfig(
             horizon=horizon,
             mode=mode,
-            past_covariates=past_covariates,
-            future_covariates=future_covariates,
             validation=validation,
             max_steps=max_steps,
             learning_rate=learning_rate,
@@ -266,4 +268,7 @@ class MoiraiMoEPipeline(Predictor):
             callbacks=callbacks,
             progress=progress,
             random_state=random_state,
+            on_error=on_error,
         )
+        covariates = {"past_covariates": past_covariates, "future_covariates": future_covariates}
+        return fine_tune(self, y, config, **covariates)

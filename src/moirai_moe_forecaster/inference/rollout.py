@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moirai_moe_forecaster.data.series import Series
-from moirai_moe_forecaster.inference.dependence import INDEPENDENT, Dependence, dependent
+from moirai_moe_forecaster.inference.dependence import (
+    INDEPENDENT,
+    Dependence,
+    Shares,
+    dependent,
+)
 from moirai_moe_forecaster.inference.prompt import Prompt, make_prompt
 from moirai_moe_forecaster.inference.sampling import stratified
 from moirai_moe_forecaster.model.attention import KeyValue, attention_mask
@@ -60,12 +65,14 @@ def seeded_draw(seeds: Tensor, paths: int, dependence: Dependence = INDEPENDENT)
     def draw(block: int, mixture: Mixture) -> Tensor:
         shape = mixture.shape[3:]
         count = shape.numel() * (1 if dependence.exists else 3)
+        if dependence.walk:
+            count = 2 * shape.numel()
         numbers = stratified(seeds, paths, count * block, count).transpose(1, 2)
         of_paths = mixture.map(lambda x: x.expand(-1, -1, paths, -1, -1, -1))
         if not dependence.exists:
             return of_paths.sample(numbers.unflatten(-1, (3, *shape)).movedim(3, 0))
-        share = dependence.shares(mixture)
-        return of_paths.icdf_at(dependent(numbers, share, dependence.decay).unflatten(-1, shape))
+        levels = dependent(numbers, dependence.shares(mixture), dependence.decay)
+        return of_paths.icdf_at(levels.unflatten(-1, shape))
 
     return draw
 
@@ -211,14 +218,14 @@ class Marginal:
     quantiles : Tensor, (level, series, target, time)
     mean : Tensor, (series, target, time)
     draws : Tensor, (series, path, target, time)
-    share : Tensor, (series, target)
-        How the points of the first block depend on each other, `Dependence.shares`.
+    shares : Shares, (series, target) each
+        How the points of the first block depend on each other.
     """
 
     quantiles: Tensor
     mean: Tensor
     draws: Tensor
-    share: Tensor
+    shares: Shares
 
 
 def marginalise(
@@ -226,10 +233,11 @@ def marginalise(
 ) -> Marginal:
     """Average the paths' mixtures and take quantiles of the averages."""
     quantiles, means, draws = [], [], []
-    left, share = horizon, torch.empty(0)
+    left, shares = horizon, Shares(torch.empty(0))
     for number, block in enumerate(blocks):
         if number == 0:
-            share = dependence.shares(block.mixture)[:, 0]
+            steady, walk = dependence.shares(block.mixture)
+            shares = Shares(steady[:, 0], None if walk is None else walk[:, 0])
         points = min(block.mixture.shape[3:].numel(), left)
         cut = block.mixture.map(lambda x, n=points: x.flatten(-2)[..., :n])  # type: ignore[misc]
         pooled = cut.pool(1)
@@ -239,7 +247,7 @@ def marginalise(
         draws.append(block.draws.flatten(-2)[..., :points])
         left -= points
     quantile, mean, draw = (torch.cat(tensors, -1) for tensors in (quantiles, means, draws))
-    return Marginal(quantiles=quantile, mean=mean, draws=draw, share=share)
+    return Marginal(quantiles=quantile, mean=mean, draws=draw, shares=shares)
 
 
 def _ends(prompt: Prompt, length: int) -> Tensor:

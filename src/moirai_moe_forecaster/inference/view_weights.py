@@ -18,6 +18,7 @@ from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.covariates import split_residuals
 from moirai_moe_forecaster.inference.hindcast import Hindcast, hindcast_losses
+from moirai_moe_forecaster.inference.outliers import without_outliers
 from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
@@ -199,7 +200,8 @@ def _hindcast_losses(
     **limits: int | None,
 ) -> list[Array]:
     """Losses (kind, variate) on the last stretch of each series; NaN where none can be tried."""
-    size = network.config.patch_size
+    config = network.config
+    size = config.patch_size
     batch = [_observed(series, load.horizon) for series in batch]
     spans = [max(load.horizon, found.longest) for found in seasons]
     stretches = [
@@ -208,6 +210,8 @@ def _hindcast_losses(
     ]
     tried = [index for index, steps in enumerate(stretches) if steps]
     firsts = [_first(batch[index], stretches[index]) for index in tried]
+    if config.drop_outliers:
+        firsts = [without_outliers(first) for first in firsts]
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
         firsts, effects = split_residuals(network, firsts, load, **limits)
@@ -217,8 +221,9 @@ def _hindcast_losses(
     for index, first, effect, known in zip(tried, firsts, effects, refound, strict=True):
         steps = stretches[index]
         last = _plausible(batch[index].target[:, -steps:] - effect, first.target)
-        views = make_views(first, known.periods, known.possible, steps)
-        for kind, view in zip(known.possible, views, strict=True):
+        kinds = known.possible
+        views = make_views(first, known.periods, kinds, steps, fill=config.fill_gaps)
+        for kind, view in zip(kinds, views, strict=True):
             target = np.concatenate((view.series.target, (last - view.effect) / view.scale), 1)
             past = batch[index].last(target.shape[1]).past
             series = Series(target, past, first.future).last(2 * steps + READ_BEFORE)

@@ -26,6 +26,7 @@ import numpy as np
 
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.forecast import Marginals
+from moirai_moe_forecaster.inference.gaps import SHORT, fill_gaps
 from moirai_moe_forecaster.inference.seasonality.cycles import ContinuedCycles, find_cycles
 from moirai_moe_forecaster.inference.seasonality.periods import Period
 from moirai_moe_forecaster.inference.seasons import CYCLE, PLAIN
@@ -57,7 +58,12 @@ class View:
 
 
 def make_views(
-    series: Series, periods: Sequence[Sequence[Period]], kinds: Sequence[str], horizon: int
+    series: Series,
+    periods: Sequence[Sequence[Period]],
+    kinds: Sequence[str],
+    horizon: int,
+    *,
+    fill: bool = False,
 ) -> list[View]:
     """Change a series in some ways.
 
@@ -70,14 +76,25 @@ def make_views(
     kinds : sequence of str
         Of `KINDS`.
     horizon : int
+    fill : bool, default=False
+        Fill gaps, with the cycles where there are any.
     """
-    cycles: list[ContinuedCycles | None] = [None] * len(series.target)
-    if set(kinds) != {PLAIN}:
-        cycles = [
-            cycles_of(values, found, horizon) if found else None
-            for values, found in zip(series.target, periods, strict=True)
-        ]
+    gaps = [fill and bool(np.isnan(values).any()) for values in series.target]
+    used = set(kinds) != {PLAIN}
+    cycles = [
+        cycles_of(values, found, horizon) if found and (used or gap) else None
+        for values, found, gap in zip(series.target, periods, gaps, strict=True)
+    ]
+    if any(gaps):
+        series = series._replace(target=np.stack([*map(_filled, series.target, cycles, periods)]))
     return [_view(series, cycles, kind, horizon) for kind in kinds]
+
+
+def _filled(values: Array, cycles: ContinuedCycles | None, found: Sequence[Period]) -> Array:
+    """Fill the gaps of a variate (time,) in which no whole cycle is missing."""
+    if cycles is None:
+        return fill_gaps(values)
+    return fill_gaps(values, cycles.all[: len(values)], max(SHORT, found[0].length - 1))
 
 
 def _view(

@@ -147,7 +147,7 @@ def fit_normaliser(values: Tensor, observed: Tensor, rule: ScaleRule) -> Normali
     values = torch.where(observed, values, 0.0)
     magnitude = values.abs().amax(-1, keepdim=True)
     # in a unit of the size of the values, whose squares neither overflow nor vanish
-    exponent = torch.frexp(magnitude).exponent
+    exponent = torch.frexp(magnitude).exponent - 1
     unit = torch.ldexp(torch.ones_like(magnitude), exponent)
     values = values / unit
     count = observed.sum(-1, keepdim=True)
@@ -159,5 +159,6 @@ def fit_normaliser(values: Tensor, observed: Tensor, rule: ScaleRule) -> Normali
         floor = torch.full_like(deviation, math.sqrt(OFFICIAL_EPSILON))
         return Normaliser(location, torch.hypot(deviation, floor))
     rounding = 10 * torch.finfo(values.dtype).eps * magnitude
-    flat = torch.where(magnitude > 0, RELATIVE_FLOOR * magnitude, 1.0)
+    least = torch.finfo(values.dtype).smallest_normal
+    flat = torch.where(magnitude > 0, (RELATIVE_FLOOR * magnitude).clamp_min(least), 1.0)
     return Normaliser(location, torch.where(deviation > rounding, deviation, flat))

@@ -37,6 +37,8 @@ class TuningReport:
         Scores of the weights that were kept.
     losses : tuple of float
         Mean training loss between two evaluations.
+    skipped : tuple of pairs of str
+        Names of series that were left out, and why.
     """
 
     mode: str
@@ -54,6 +56,7 @@ class TuningReport:
     history: tuple[Evaluation, ...]
     after: Evaluation | None
     losses: tuple[float, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def before(self) -> Evaluation | None:
@@ -69,9 +72,10 @@ class TuningReport:
         """Return plain values that JSON can hold."""
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
-            "history": [evaluation._asdict() for evaluation in self.history],
-            "after": None if self.after is None else self.after._asdict(),
+            "history": [evaluation.to_dict() for evaluation in self.history],
+            "after": None if self.after is None else self.after.to_dict(),
             "losses": list(self.losses),
+            "skipped": dict(self.skipped),
         }
 
     def __str__(self) -> str:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.series import Array
+
+Mask = NDArray[np.bool_]
 
 FORGETTING: Array = np.array([0.6, 0.3, 0.12, 0.05])
 """Weights of the latest repetition among which is chosen."""
@@ -30,6 +33,10 @@ OLDER = 0.9
 """How much less a deviation counts with every repetition that it is older."""
 LEAST_SPREAD = 0.1
 """What is added to the spread of every phase, as a share of the usual one."""
+
+
+SMOOTHER = 0.75
+"""How much less a shorter cycle must go up and down to be taken for a longer one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,36 @@ def cycle_shape(values: Array, length: int, ahead: int = 1) -> Array:
     best = int((np.abs(filled[first:] - made) * recent).sum((1, 2)).argmin())
     believed = _share(filled[first:], made[best], recent)
     shape = forecasts[best, count]
+    ever = seen.sum(0) > 0
+    if ever.any() and not ever.all():
+        shape = _completed(shape, ever)
     return min(believed / FULLY_BELIEVED, 1.0) * (shape - shape.mean())
+
+
+def _completed(shape: Array, ever: Mask) -> Array:
+    """Complete a shape (phase,) where some phases were never observed.
+
+    Where every second value is missing, a cycle of 7 fits the others exactly as well as one of 14,
+    of which no odd phase is known. If a shorter cycle holds the same known phases in an order in
+    which they are smoother, it is meant; else the shape goes straight from one to the next.
+    """
+    phase, length = np.arange(len(shape)), len(shape)
+    known = phase[ever]
+    best, least = length, SMOOTHER * _roughness(shape[ever])
+    for shorter in range(len(known), length // 2 + 1):
+        if length % shorter or len(np.unique(known % shorter)) < len(known):
+            continue
+        rough = _roughness(shape[known[np.argsort(known % shorter)]])
+        if rough < least:
+            best, least = shorter, rough
+    own = known % best
+    order = np.argsort(own)
+    return np.interp(phase % best, own[order], shape[known[order]], period=best)
+
+
+def _roughness(shape: Array) -> float:
+    """How far a shape goes up and down, all around."""
+    return float(np.abs(np.diff(shape, append=shape[:1])).sum())
 
 
 def deviations(rows: Array) -> Array:
@@ -180,7 +216,8 @@ def _forecasts(filled: Array, seen: Array) -> Array:
     """
     weights = _memories(len(filled))
     total = weights @ filled
-    known = weights.sum(2, keepdims=True) if seen.all() else weights @ seen
+    # also where all are seen: a sum in another order has other last bits, and these seed paths
+    known = weights @ seen
     return np.where(known > 0, total / np.where(known > 0, known, 1.0), 0.0)
 
 
