@@ -31,7 +31,7 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
     set_defaults,
 )
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
-from moirai_moe_forecaster.inference.model_cache import Source, last_written, shared_pipeline
+from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.options import seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
@@ -110,8 +110,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     Notes
     -----
     Quantiles and medians are always the same for the same context, in whatever batch. Samples are
-    paths: the steps and components of one belong together. A component without any value in the
-    context has no forecast, and gets NaN.
+    trajectories: the steps and components of one belong together. A component without any value in
+    the context has no forecast, and gets NaN.
 
     The network computes in the type of the series, as all torch models of Darts do; ``float32``
     is about twice as fast as ``float64``. Series of ``float16`` are computed in ``float32``.
@@ -377,7 +377,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         parameters = self.model_params
         directory = parameters["local_dir"]
         return shared_pipeline(
-            Source(
+            ModelSource(
                 directory or parameters["hub_model_name"],
                 parameters["hub_model_revision"],
                 None,

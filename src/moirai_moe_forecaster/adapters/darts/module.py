@@ -31,7 +31,7 @@ from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.options import regresses
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
-from moirai_moe_forecaster.tuning.likelihood import continuation_losses, left_to_network
+from moirai_moe_forecaster.tuning.likelihood import continuation_losses, residual_continuations
 from moirai_moe_forecaster.tuning.lora import LoraConfig, add_lora, merge_lora, remove_lora
 
 EXTRA_STATE = "_extra_state"
@@ -169,8 +169,10 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         future = np.pad(future, ((0, 0), (0, 0), (shift, 0)), constant_values=np.nan)
         if len(contexts[0].future) and regresses(config):
             with self._forecasting():
-                contexts, rests = left_to_network(self.network, contexts, [*future], shift + steps)
-            future = np.stack(rests)
+                contexts, residuals = residual_continuations(
+                    self.network, contexts, [*future], shift + steps
+                )
+            future = np.stack(residuals)
         losses, scored = continuation_losses(self.network, contexts, torch.from_numpy(future))
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)
@@ -184,7 +186,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         )
 
     def _samples(self, contexts: Sequence[Series], horizon: int) -> Array:
-        """Trajectories (series, sample, time, component); each is one path through all steps."""
+        """Trajectories (series, sample, time, component); each goes through all steps."""
         seed = _draw_seed() if self._samples_seed is None else self._samples_seed
         count = self.pred_num_samples
         return self._read(
