@@ -137,6 +137,38 @@ def check_digest(stored: Any, file: Path, expected: str | None = None) -> None:
         )
 
 
+def check_tensors(weights: Any, expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
+    """Compare names, shapes and types in an open file with those of the configuration.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that differ.
+    """
+    found = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+    shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
+    common = expected.keys() & found.keys()
+    problems = {
+        "missing": expected.keys() - found.keys(),
+        "unexpected": found.keys() - expected.keys(),
+        "of another shape": {
+            f"{name} {shapes[name]}, expected {expected[name]}"
+            for name in common
+            if shapes[name] != expected[name]
+        },
+        "not of a floating-point type": {
+            f"{name} {found[name].get_dtype()}"
+            for name in common
+            if found[name].get_dtype() not in FLOATING
+        },
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{what}: {several(names)}" for what, names in problems.items() if names)
+        raise CheckpointError(
+            f"{file} does not hold the tensors that its configuration says: {text}"
+        )
+
+
 def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Refuse weights with which every forecast would be NaN.
 

@@ -6,7 +6,7 @@ import functools
 import threading
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,23 +70,29 @@ def _load(source: ModelSource) -> MoiraiMoEPipeline:
     return MoiraiMoEPipeline(network.to(read_device(source.device), read_dtype(source.dtype)))
 
 
-def warn_of_other_weights(fitted: str | None, pipeline: MoiraiMoEPipeline) -> bool:
-    """Warn if a pipeline has other weights than what was fitted with `fitted`, its fingerprint.
+def warn_of_other_weights(fitted: Any, pipeline: MoiraiMoEPipeline) -> None:
+    """Warn once if a pipeline has other weights than what was fitted with it.
+
+    Parameters
+    ----------
+    fitted : object
+        Its `_fingerprint` is that of the weights then; None or none: not known.
+    pipeline : MoiraiMoEPipeline
 
     Warns
     -----
     UserWarning
-        Naming both fingerprints. It is then true that it did.
+        Naming both fingerprints.
     """
-    info = pipeline.info
-    found = None if info is None else info.fingerprint
-    if info is None or None in (fitted, found) or fitted == found:
-        return False
+    # pickles of earlier versions have none
+    then, info = getattr(fitted, "_fingerprint", None), pipeline.info
+    if then is None or info is None or info.fingerprint in (None, then):
+        return
+    fitted._fingerprint = None
     warnings.warn(
-        f"this was fitted with weights of the fingerprint {fitted:.12}, and {info.source} holds "
-        f"others now, {found:.12}: its forecasts are not those of then. Put the former weights "
-        "back, or fit again",
+        f"this was fitted with weights of the fingerprint {then:.12}, and {info.source} holds "
+        f"others now, {info.fingerprint:.12}: its forecasts are not those of then. Put the former "
+        "weights back, or fit again",
         UserWarning,
         stacklevel=3,
     )
-    return True

@@ -218,9 +218,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         if self._tuned is not None:
             return self._tuned.pipeline
         pipeline = shared_pipeline(self._source)
-        # not in pickles of earlier versions
-        if warn_of_other_weights(getattr(self, "_fingerprint", None), pipeline):
-            self._fingerprint = None
+        warn_of_other_weights(self, pipeline)
         return pipeline
 
     @property
@@ -278,8 +276,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self._tuned: TunedWeights | None = getattr(self, "pretrained_weights_", None)
         if self._tuned is None:
             pipeline = shared_pipeline(self._source)
-            info = pipeline.info
-            self._fingerprint: str | None = None if info is None else info.fingerprint
+            self._fingerprint = pipeline.info.fingerprint if pipeline.info else None
             if self.fit_strategy != "zero-shot":
                 self._tuned = self._tune(pipeline, y, X, fh, self._seed)
         else:
