@@ -88,6 +88,12 @@ class Clock:
         wall = None if self.wall is None else self.wall[order]
         return replace(self, numbers=self.numbers[order], wall=wall)
 
+    def as_datetimes(self) -> Clock:
+        """Return the same with times that are restored as datetimes, however they are written."""
+        if self.form is None:
+            return self
+        return replace(self, form=None, dtype=np.dtype("M8[us]"))
+
     def restore(self, numbers: Whole, wall: NDArray[np.bool_]) -> pd.Index:
         """Turn numbers into times of the column's type; `wall` says which are of the wall clock."""
         if self.kind == "integer":

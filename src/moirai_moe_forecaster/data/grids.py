@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,10 @@ class Grids:
     def frequencies(self) -> list[str]:
         """Name of every series' frequency, an alias of pandas such as "h", "15min" or "MS"."""
         return self.steps.names(self.clock)
+
+    def as_datetimes(self) -> Grids:
+        """Return the same with times that are datetimes, however the column writes them."""
+        return replace(self, clock=self.clock.as_datetimes())
 
     def locate(self, series: Whole, clock: Clock) -> Whole:
         """Positions of times of some series; -1 before the first and off the grid."""
@@ -201,11 +205,16 @@ def _check_gaps(grids: Grids, rows: Rows) -> None:
             "round or resample the times, or give freq if they are meant so",
             "has times without a regular frequency",
         )
+    said = f"more than {SOME_GAPS:.0%} of the steps have no row"
+    if len(some) > 1:
+        said = (
+            f"{int(some.sum())} of {len(some)} series have no row in more than {SOME_GAPS:.0%} of "
+            f"their steps, most of them {rows.name(series)}"
+        )
     # stacklevel: the caller of predict_df, read_panel or the like cannot be told from here
     warnings.warn(
-        f"{int(some.sum())} of {len(some)} series have no row in more than "
-        f"{SOME_GAPS:.0%} of their steps, most of them {rows.name(series)}: at frequency "
-        f"{name!r}, {gaps} are missing{reason and '; ' + reason}; give freq if that is right",
+        f"{said}: at frequency {name!r}, {gaps} are missing{reason and '; ' + reason}; give freq "
+        "if that is right",
         UserWarning,
         stacklevel=4,
     )

@@ -46,7 +46,13 @@ def what_breaks(steps: Steps, rows: Rows, series: int) -> str:
             ]
     name, phase = max(grids, key=lambda grid: int((grid[1] == _mode(grid[1])).sum()))
     breaks = np.flatnonzero(phase != _mode(phase))
-    if not len(breaks) or len(breaks) > (1 - MOST_ROWS) * len(numbers):
+    if len(breaks) > (1 - MOST_ROWS) * len(numbers):
+        first = int((np.diff(numbers) != size).argmax()) + 1
+        return (
+            f"rows most often go by {_tick(rows, size)}, but {rows.where(own.start + first)} does "
+            "not follow the one before so"
+        )
+    if not len(breaks):
         return ""
     count = "one" if len(breaks) == 1 else f"{len(breaks)}, the first of them"
     where = rows.where(own.start + int(breaks[0]))
