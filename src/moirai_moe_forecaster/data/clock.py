@@ -19,8 +19,8 @@ from moirai_moe_forecaster.data.dates import (
     TextForm,
     find_form,
 )
+from moirai_moe_forecaster.data.times import common_zone
 from moirai_moe_forecaster.data.whole_dates import YEARS, WholeForm, find_whole_form, seem_dates
-from moirai_moe_forecaster.data.zones import common_zone
 from moirai_moe_forecaster.errors import BadRowsError, InvalidInputError
 
 Whole = NDArray[np.int64]
