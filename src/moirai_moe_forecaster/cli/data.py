@@ -15,7 +15,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moirai_moe_forecaster.data.files import Dialect
+    from moirai_moe_forecaster.data.tables import Dialect
 
 # the names of AutoGluon and Chronos, and those of Nixtla
 IDS, TIMESTAMPS, TARGETS = ("item_id", "unique_id"), ("timestamp", "ds"), ("target", "y")
@@ -165,7 +165,7 @@ def read_data(arguments: argparse.Namespace, more: list[str] | None = None) -> D
     MissingExtraError
         If it is a parquet file and pyarrow is not installed.
     """
-    from moirai_moe_forecaster.data.files import load_table
+    from moirai_moe_forecaster.data.tables import load_table
 
     table, dialect = load_table(arguments.data, _dialect(arguments))
     more = more or []
@@ -205,7 +205,7 @@ def read_future(arguments: argparse.Namespace, data: Data) -> pd.DataFrame:
     InvalidInputError, MissingExtraError
         As `read_data`.
     """
-    from moirai_moe_forecaster.data.files import load_table
+    from moirai_moe_forecaster.data.tables import load_table
 
     table, dialect = load_table(arguments.future, _dialect(arguments))
     if dialect is not None:
@@ -215,7 +215,7 @@ def read_future(arguments: argparse.Namespace, data: Data) -> pd.DataFrame:
 
 
 def _dialect(arguments: argparse.Namespace) -> Dialect:
-    from moirai_moe_forecaster.data.files import Dialect
+    from moirai_moe_forecaster.data.tables import Dialect
 
     return Dialect(separator=arguments.sep, decimal=arguments.decimal, encoding=arguments.encoding)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster.data.files import Dialect, load_table
+from moirai_moe_forecaster.data.tables import Dialect, load_table
 from moirai_moe_forecaster.data.written_numbers import read_values
 from moirai_moe_forecaster.errors import InvalidInputError
 
