@@ -92,7 +92,8 @@ def predict_df(
         or values that are no numbers. "skip" leaves them out, logs them, and names them with the
         reason in ``result.attrs["skipped"]`` (pandas) or the schema's metadata (pyarrow).
     **options
-        Of `predict`: season_length, num_paths, batch_size, normaliser, random_state and progress.
+        Of `predict`: season_length, bounds, integer, num_paths, batch_size, normaliser,
+        random_state and progress.
         Lengths that `season_length` names are steps of every series, whatever its frequency.
 
     Returns

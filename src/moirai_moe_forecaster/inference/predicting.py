@@ -15,6 +15,7 @@ from moirai_moe_forecaster.inference.dataframe import predict_df
 from moirai_moe_forecaster.inference.engine import forecast
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.options import (
+    Bounds,
     CovariateUse,
     Normalisation,
     context_points,
@@ -43,6 +44,8 @@ class Predictor(Pretrained):
         random_state: RandomState = None,
         progress: bool = False,
         season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
+        bounds: Bounds | None = None,
+        integer: bool = False,
     ) -> Forecast:
         """Forecast one series or many.
 
@@ -90,6 +93,12 @@ class Predictor(Pretrained):
             end of the context (`Forecast.seasons`). "auto" finds them from the values of each
             series, if the checkpoint's configuration says so; official ones do not. None, like 1,
             forecasts without.
+        bounds : tuple (lower, upper) of float or None, optional
+            Values that are possible, such as ``(0, None)`` of what cannot be negative. What a
+            forecast says of others becomes probability of the bound.
+        integer : bool, default=False
+            Whether only whole numbers are possible: quantiles and samples are rounded, and means
+            are those of what results.
 
         Returns
         -------
@@ -113,6 +122,8 @@ class Predictor(Pretrained):
             covariate_use=covariate_use,
             season_length=season_length,
             random_state=random_state,
+            bounds=bounds,
+            integer=integer,
         )
         length = context_points(self.config, options.context_length)
         batch = read_series(y, options.horizon, past_covariates, future_covariates, length)
