@@ -40,6 +40,7 @@ ALLOWED_LIBRARIES = {
         "inference/seasons.py",
         "evaluation",
         "reports",
+        "plotting",
         "adapters",
     },
     "matplotlib": set(),

@@ -88,17 +88,23 @@ def described(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, type(value).__name__
         return
     try:
-        parameters = "\n".join(map(str, inspect.signature(value).parameters.values()))
+        parameters = [
+            f"{one}{' (by keyword)' * (one.kind is one.KEYWORD_ONLY)}".replace("ForwardRef", "")
+            for one in inspect.signature(value).parameters.values()
+        ]
     except (TypeError, ValueError):
-        parameters = ""
+        parameters = []
     # a header of numpydoc is a line that starts "name, name : type"
     documented = re.findall(r"^\s*(\w+(?:, \w+)*) : (.*)$", inspect.getdoc(value) or "", re.M)
-    yield name, "\n".join([parameters, *(": ".join(pair) for pair in documented)])
+    yield name, "\n".join([*parameters, *(": ".join(pair) for pair in documented)])
     if isinstance(value, type):
-        for part in sorted(part for part in vars(value) if not part.startswith("_")):
+        ours = [base for base in value.__mro__ if base.__module__.startswith("moirai_moe")]
+        for part in sorted({part for base in ours for part in vars(base) if part[0] != "_"}):
             member = inspect.getattr_static(value, part)
             member = getattr(member, "fget", None) or getattr(member, "__func__", member)
-            yield from described(f"{name}.{part}", member)
+            # fields are in the signature
+            if callable(member):
+                yield from described(f"{name}.{part}", member)
 
 
 # %% between the two

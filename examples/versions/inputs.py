@@ -79,7 +79,10 @@ def plain(result: Any) -> list[Plain]:
         # of one series or many, samples have one axis more than these, and few series samples
         axis = result.samples.ndim - lower.ndim - 1 + (result.samples.shape[1:] != lower.shape)
         parts.extend(np.moveaxis(result.samples, axis, 0)[:3])
-        return [Plain(repr(result), np.stack(parts), upper - lower), *plain(result.seasons)]
+        # weights, strengths and periods of cycles: of the size of 1
+        (seasons,) = plain(result.seasons)
+        seasons = seasons._replace(scale=np.ones(1))
+        return [Plain(repr(result), np.stack(parts), upper - lower), seasons]
     if isinstance(result, pd.Series):
         return plain(result.to_frame())
     if isinstance(result, pd.DataFrame):

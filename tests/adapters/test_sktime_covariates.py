@@ -35,6 +35,34 @@ class TestExogenous:
         other = forecaster().fit(y, X.assign(b=X.b[::-1].to_numpy())).predict(self.H)
         assert not np.allclose(with_past, other, rtol=1e-5)
 
+    @pytest.mark.parametrize("kind", ["object", "str", "category", "ordered"])
+    def test_categories(self, y: pd.Series, kind: str) -> None:
+        """As the columns of numbers that they stand for."""
+        levels = ["calm", "windy", "storm"]
+        codes = np.random.default_rng(2).choice(3, 80, p=[0.5, 0.3, 0.2])
+        X = columns(months(80))[["a"]]
+        wind = pd.Series(np.array(levels)[codes], index=X.index)
+        if kind == "ordered":
+            own = X.assign(wind=pd.Categorical(wind, levels, ordered=True))
+            plain = X.assign(wind=codes * 1.0)
+        else:
+            own = X.assign(wind=wind.astype(kind))
+            counts = wind[:60].value_counts()
+            plain = X.assign(**{level: (wind == level) * 1.0 for level in counts.index})
+        y = y + 5.0 * (wind.loc[y.index] == "storm")
+        for later in ([*own.columns], ["a"]):
+            kept = [name for name in plain.columns if name == "a" or "wind" in later]
+            results = [
+                forecaster().fit(y, table[:60]).predict(self.H, table.iloc[60:][names])
+                for table, names in ((own, later), (plain, kept))
+            ]
+            np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+        updated = forecaster().fit(y[:50], own[:50]).update(y[50:], own[50:60])
+        whole = forecaster().fit(y, own[:60])
+        np.testing.assert_allclose(
+            updated.predict(self.H, own[60:]), whole.predict(self.H, own[60:]), rtol=1e-5
+        )
+
     def test_columns_are_past_or_known_by_name(self, y: pd.Series) -> None:
         X = columns(months(80))
         fitted = forecaster().fit(y, X.loc[y.index])
@@ -146,7 +174,7 @@ class TestBadExogenous:
         with pytest.raises(ValueError, match="X was not given to fit"):
             forecaster().fit(y.iloc[:50]).update(y.iloc[50:], X)
 
-    def test_categories(self, y: pd.Series) -> None:
-        X = columns(y.index).assign(kind="old")
-        with pytest.raises(TypeError, match="categorical"):
-            forecaster().fit(y, X)
+    def test_what_is_neither_number_nor_category(self, y: pd.Series) -> None:
+        X = columns(y.index).assign(kind="1.5")
+        with pytest.raises(ValueError, match="must hold real numbers or categories"):
+            forecaster().fit(y, X).predict(NEXT)

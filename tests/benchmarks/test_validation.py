@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_groups_are_geometric_means_and_ratios_show_the_worst_first(folder: Path
     for number, item in enumerate(tasks):
         naive, base = evaluate_sets([item.task], {"base": flat(1.0)}, metrics=("MASE", "WQL"))
         worse = base.terms["WQL"]
-        worse = worse._replace(numerator=worse.numerator * (1 + number / 10))
+        worse = replace(worse, numerator=worse.numerator * (1 + number / 10))
         results += [naive, base, base._replace(model="other", terms=base.terms | {"WQL": worse})]
     scores = task_scores(tasks, results)
     means = group_scores(scores)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hub_server import Files, HubServer, Request, commit_of
-from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint, store
+from moirai_moe_forecaster.checkpoint import load_checkpoint, places, save_checkpoint, store
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -628,13 +628,13 @@ class TestPlaces:
         self, name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(store, "_download", lambda *_: pytest.fail("asked the Hub"))
+        monkeypatch.setattr(places, "_download", lambda *_: pytest.fail("asked the Hub"))
         with pytest.raises(CheckpointError, match=r"a directory that holds config\.json") as caught:
             load_checkpoint(name)
         assert repr(name) in str(caught.value)
 
     def test_a_path_object_is_never_a_hub_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store, "_download", lambda *_: pytest.fail("asked the Hub"))
+        monkeypatch.setattr(places, "_download", lambda *_: pytest.fail("asked the Hub"))
         with pytest.raises(CheckpointError, match="does not exist"):
             load_checkpoint(Path("organisation/name"))
 
@@ -668,7 +668,7 @@ class TestPlaces:
     def test_an_installation_without_weights_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store, "files", lambda package: tmp_path)
+        monkeypatch.setattr(places, "files", lambda package: tmp_path)
         with pytest.raises(CheckpointError, match="bundled checkpoint is missing"):
             load_checkpoint()
 
@@ -687,7 +687,7 @@ class TestPlaces:
 
 def pretend_bundled(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(directory, directory.parent / "package" / "weights")
-    monkeypatch.setattr(store, "files", lambda package: directory.parent / "package")
+    monkeypatch.setattr(places, "files", lambda package: directory.parent / "package")
 
 
 class TestLicence:

@@ -146,7 +146,7 @@ def test_the_picture_shows_both_examples(model: str) -> None:
     pipeline = MoiraiMoEPipeline.from_pretrained(model)
     airline = demo.forecast_end(pipeline, demo.airline(), 36)
     us_change = demo.forecast_end(pipeline, demo.us_change(), 12)
-    first, *others = demo.draw(airline, us_change).axes
+    first, *others = demo.plot_examples(airline, us_change).axes
     assert [ax.get_title(loc="left") for ax in others] == list(us_change.truth.columns)
     lines = {line.get_label(): line.get_ydata() for line in first.lines}
     np.testing.assert_array_equal(lines["history"], airline.history)

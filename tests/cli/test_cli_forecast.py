@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from moirai_moe_forecaster import cli
-from moirai_moe_forecaster.cli.forecast import draw
+from moirai_moe_forecaster.cli.forecast import plot_first
 from moirai_moe_forecaster.data.panel import Columns
 from moirai_moe_forecaster.inference.dataframe import forecast_frame
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -125,7 +125,7 @@ def test_a_picture_has_axes_for_every_target(sales: pd.DataFrame, model: str) ->
     columns = Columns("store", "date", ["sold", "price"], [], [])
     pipeline = MoiraiMoEPipeline.from_pretrained(model)
     result = forecast_frame(pipeline, sales, None, columns, 4, random_state=0)
-    axes = [ax for ax in draw(result).axes if ax.get_visible()]
+    axes = [ax for ax in plot_first(result).axes if ax.get_visible()]
     titles = [ax.get_title(loc="left") for ax in axes]
     assert titles == ["north, sold", "north, price", "south, sold", "south, price"]
     for ax, (series, variate) in zip(axes, np.ndindex(2, 2), strict=True):
@@ -201,6 +201,30 @@ def test_a_file_of_a_spreadsheet(
     table = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(table["Monat"]) == ["2024-01-01", "2024-02-01"]
     assert table["median"].between(1000, 1300).all()
+
+
+def test_bad_series_are_left_out_and_what_was_read_is_said(
+    file: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file.open("a") as lines:
+        lines.write("east,2024-01-05,7,1\neast,2024-01-05,8,1\n")
+    assert run(file, model, "--quiet") == 1
+    assert "have the same id and time" in capsys.readouterr().err
+    assert run(file, model, "--quiet", "--on-error", "skip", "--verbose") == 0
+    printed = capsys.readouterr()
+    assert set(pd.read_csv(io.StringIO(printed.out))["store"]) == {"north", "south"}
+    assert "2 series, 80 rows, times are datetimes, frequency D" in printed.err
+    assert "1 series skipped" in printed.err
+    assert "skipped 'east': two rows have the same time" in printed.err
+
+
+def test_warnings_are_one_line(
+    file: Path, model: str, sales: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sales.drop(range(10, 20)).to_csv(file, index=False)
+    assert run(file, model, "--quiet") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("moirai-moe: warning: 1 of 2 series have no row in more than 10%")
 
 
 @pytest.mark.parametrize(

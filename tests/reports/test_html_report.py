@@ -123,9 +123,16 @@ def cycles_of(page: str) -> pd.DataFrame:
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `backtest_page` draws, in this order: forecasts, calibration, routing."""
+    from plotly.graph_objects import Figure
+
     drawn: list[Any] = []
-    write = pages._html
-    monkeypatch.setattr(pages, "_html", lambda figure: drawn.append(figure) or write(figure))
+    write = Figure.to_html
+
+    def to_html(figure: Any, **options: Any) -> str:
+        drawn.append(figure)
+        return write(figure, **options)
+
+    monkeypatch.setattr(Figure, "to_html", to_html)
     return drawn
 
 

@@ -30,8 +30,9 @@ from moirai_moe_forecaster.training.data.batches import BatchMaker
 from moirai_moe_forecaster.training.data.corpus import Source
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
 from moirai_moe_forecaster.training.distributed import single_process
-from moirai_moe_forecaster.training.pretrain import learning_rate, pretrain
+from moirai_moe_forecaster.training.pretrain import pretrain
 from moirai_moe_forecaster.training.state import load_state, new_state
+from moirai_moe_forecaster.training.step import learning_rate
 
 MODEL = ModelConfig(
     d_model=16, d_ff=16, num_layers=2, num_heads=1, num_experts=4, experts_per_token=2

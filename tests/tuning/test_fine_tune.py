@@ -22,7 +22,7 @@ from moirai_moe_forecaster.errors import CheckpointError, ConfigError, InvalidIn
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.tuning import run, run_state
 from moirai_moe_forecaster.tuning.lora import LoraConfig
-from moirai_moe_forecaster.tuning.run_state import Progress
+from moirai_moe_forecaster.tuning.run_state import RunState
 from moirai_moe_forecaster.tuning.validation import Evaluation
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
@@ -96,6 +96,22 @@ def test_without_improvement_the_zero_shot_weights_return_and_it_is_said(
     assert "zero-shot weights" in str(tuned.tuning)
     for name, tensor in pipeline.network.state_dict().items():
         assert torch.equal(tuned.network.state_dict()[name], tensor), name
+
+
+def test_series_that_cannot_be_read_are_left_out_on_demand() -> None:
+    series = [*waves(), np.full(30, np.nan), np.array(["x"] * 9), np.array([1.0, np.inf, 2.0])]
+    options = {"max_steps": 4, "learning_rate": 5e-3, **QUICK}
+    with pytest.raises(InvalidInputError, match="must hold real numbers"):
+        weak().fine_tune(series, **options)
+    tuned = weak().fine_tune(series, on_error="skip", **options)
+    count = len(waves())
+    assert tuned.tuning is not None
+    skipped = dict(tuned.tuning.skipped)
+    assert list(skipped) == [str(count + 1), str(count + 2), str(count)]
+    assert "only missing values" in skipped[str(count)]
+    expected = weak().fine_tune(waves(), **options)
+    for name, tensor in tuned.network.state_dict().items():
+        assert torch.equal(expected.network.state_dict()[name], tensor), name
 
 
 def test_two_rates_are_tried_and_the_better_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -293,7 +309,7 @@ def test_the_refitted_weights_are_as_near_to_zero_shot_as_the_best_ones(
     options = {**QUICK, "max_steps": 8, "learning_rate": 5e-3, "mode": "full"}
     found = {}
     for near in (False, True):
-        monkeypatch.setattr(Progress, "no_worse", lambda *_, near=near: near)
+        monkeypatch.setattr(RunState, "no_worse", lambda *_, near=near: near)
         tuned = weak().fine_tune(waves(), **options)
         assert tuned.tuning is not None
         assert tuned.tuning.refitted
@@ -341,7 +357,7 @@ def test_freezing(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_interrupt_keeps_the_best_so_far(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Progress, "no_worse", lambda *_: True)
+    monkeypatch.setattr(RunState, "no_worse", lambda *_: True)
 
     def interrupt(evaluation: Evaluation) -> None:
         if evaluation.step == 6:

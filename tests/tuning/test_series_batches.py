@@ -16,7 +16,7 @@ from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.data.packing import TrainingBatch
 from moirai_moe_forecaster.tuning.held_out import split_by_time
-from moirai_moe_forecaster.tuning.series_batches import OwnWindows
+from moirai_moe_forecaster.tuning.series_batches import SeriesBatches
 from tiny_network import OFFICIAL_CONVENTIONS, tiny_network
 
 
@@ -25,7 +25,7 @@ def series(length: int, targets: int = 1, past: int = 0, future: int = 0) -> Ser
     return Series(*(rng.normal(size=(count, length)) for count in (targets, past, future)))
 
 
-def windows(*items: Series, **changes: Any) -> OwnWindows:
+def windows(*items: Series, **changes: Any) -> SeriesBatches:
     conventions = changes.pop("conventions", {})
     config = tiny_network(**conventions).config
     options: dict[str, Any] = {
@@ -36,10 +36,10 @@ def windows(*items: Series, **changes: Any) -> OwnWindows:
         "series_balance": 0.5,
         "seed": 0,
     }
-    return OwnWindows(items, config, **{**options, **changes})
+    return SeriesBatches(items, config, **{**options, **changes})
 
 
-def shown(made: OwnWindows, step: int, **conventions: Any) -> TrainingBatch:
+def shown(made: SeriesBatches, step: int, **conventions: Any) -> TrainingBatch:
     return made.batch(step, tiny_network(**conventions))
 
 

@@ -8,12 +8,16 @@ from benchmark_sets.tasks import rolling_task, score_pipeline
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.tuning.held_out import last_windows
-from moirai_moe_forecaster.tuning.validation import Evaluation, Losses, evaluate
+from moirai_moe_forecaster.tuning.validation import Evaluation, WindowLosses, evaluate
 from tiny_network import tiny_network
 
 
-def losses(loss: list[float], scaled: list[float]) -> Losses:
-    return Losses(np.array(loss), np.ones(len(loss)), np.array(scaled))
+def losses(loss: list[float], scaled: list[float]) -> WindowLosses:
+    return WindowLosses(loss=np.array(loss), size=np.ones(len(loss)), scaled=np.array(scaled))
+
+
+def evaluation(step: int, wql: float, scaled: float) -> Evaluation:
+    return Evaluation(step=step, wql=wql, scaled=scaled, coverage={})
 
 
 def test_the_wql_is_that_of_the_evaluation() -> None:
@@ -40,13 +44,12 @@ def test_a_gain_of_all_rows_is_certain_and_one_of_a_single_row_is_not() -> None:
 
 
 def test_both_losses_count_and_a_perfect_or_undefined_one_is_left_out() -> None:
-    zero, other = Evaluation(0, 0.2, 1.0, {}), Evaluation(1, 0.1, 2.0, {})
+    zero, other = evaluation(0, 0.2, 1.0), evaluation(1, 0.1, 2.0)
     assert other.relative_to(zero) == 1
-    assert Evaluation(1, 0.1, float("nan"), {}).relative_to(zero) == 0.5
+    assert evaluation(1, 0.1, float("nan")).relative_to(zero) == 0.5
 
 
 def test_windows_after_constant_contexts_are_judged_by_their_wql() -> None:
-    size, unknown = np.ones(40), np.full(40, np.nan)
-    better, worse = (Losses(np.full(40, loss), size, unknown) for loss in (0.8, 1.0))
+    better, worse = (losses([loss] * 40, [np.nan] * 40) for loss in (0.8, 1.0))
     assert better.better_than(worse) == 1.0
     assert worse.better_than(better) == 0.0

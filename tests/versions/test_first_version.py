@@ -20,6 +20,8 @@ EXPECTED = json.loads((FIRST / "expected.json").read_text())
 PATHS = (FIRST / "import_paths.txt").read_text().split()
 # of the width of the 80 % interval: other processors round otherwise, other weights differ by more
 TOLERANCE = 1e-3
+# where mixtures have counts, the first version interpolated across their steps
+TOLERANCE_OF_COUNTS = 2.5e-2
 
 
 def bundled_is_the_first() -> bool:
@@ -43,7 +45,8 @@ def test_a_file_of_the_first_version_forecasts_as_then(name: str) -> None:
         assert np.isfinite(found).all()
         return
     width = expected[2] - expected[0]
-    assert np.abs(found - expected).max() <= TOLERANCE * np.median(width)
+    tolerance = TOLERANCE_OF_COUNTS if name == "official" else TOLERANCE
+    assert np.abs(found - expected).max() <= tolerance * np.median(width)
 
 
 @pytest.mark.parametrize("path", PATHS)

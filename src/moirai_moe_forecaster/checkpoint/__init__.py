@@ -1,8 +1,7 @@
 """Checkpoints: where they lie, their two layouts, and adapters beside them."""
 
+from moirai_moe_forecaster.checkpoint.places import CONFIG_FILE, WEIGHTS_FILE
 from moirai_moe_forecaster.checkpoint.store import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     Checkpoint,
     CheckpointInfo,
     load_checkpoint,

@@ -13,14 +13,26 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.checkpoint.store import CONFIG_FILE, Checkpoint, load_checkpoint
+from moirai_moe_forecaster.checkpoint.files import (
+    FLOATING,
+    SHA256,
+    check_digest,
+    check_finite,
+    digest,
+    open_tensors,
+    read_path,
+    saving,
+    several,
+)
+from moirai_moe_forecaster.checkpoint.places import CONFIG_FILE
+from moirai_moe_forecaster.checkpoint.store import Checkpoint, load_checkpoint
 from moirai_moe_forecaster.errors import CheckpointError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
@@ -93,22 +105,22 @@ def apply_adapters(network: nn.Module, adapters: Adapters, sign: int = 1) -> Non
         name = key.removesuffix(UP).removesuffix(DOWN)
         if name not in own or (key.endswith(DOWN) and name + UP not in adapters.tensors):
             raise CheckpointError(f"the adapter {key!r} fits no weight of the network")
+        if key.endswith(DOWN):
+            continue
+        shape = tensor.shape
         if key.endswith(UP):
             if name + DOWN not in adapters.tensors:
                 raise CheckpointError(f"the adapter {key!r} lacks its other half, {name + DOWN!r}")
-            change = tensor @ adapters.tensors[name + DOWN]
-        elif key.endswith(DOWN):
-            continue
+            shape = _shape_of_product(key, tensor, adapters.tensors[name + DOWN])
         elif sign < 0:
             raise CheckpointError(f"{name!r} was replaced as a whole, which cannot be taken off")
-        else:
-            change = tensor
-        if change.shape != own[name].shape[-change.ndim :]:
+        if shape != own[name].shape[-len(shape) :]:
             raise CheckpointError(
-                f"the adapter {key!r} is for a weight of shape {tuple(change.shape)}; "
+                f"the adapter {key!r} is for a weight of shape {tuple(shape)}; "
                 f"the network's has {tuple(own[name].shape)}"
             )
-        changes[key] = change
+        # multiplied only now: two thin tensors can have a product that no memory holds
+        changes[key] = tensor @ adapters.tensors[name + DOWN] if key.endswith(UP) else tensor
     for key, change in changes.items():
         name = key.removesuffix(UP)
         weight = own[name]
@@ -116,6 +128,16 @@ def apply_adapters(network: nn.Module, adapters: Adapters, sign: int = 1) -> Non
             weight.copy_(change)
         else:
             weight.copy_(weight.float() + sign * change.to(weight.device))
+
+
+def _shape_of_product(key: str, up: Tensor, down: Tensor) -> torch.Size:
+    fits = up.ndim == down.ndim >= 2 and up.shape[:-2] == down.shape[:-2]
+    if not fits or up.shape[-1] != down.shape[-2]:
+        raise CheckpointError(
+            f"the halves of the adapter {key!r} have shapes {tuple(up.shape)} and "
+            f"{tuple(down.shape)}, which have no product"
+        )
+    return torch.Size((*up.shape[:-1], down.shape[-1]))
 
 
 def adapters_folder(directory: str | Path) -> Path:
@@ -126,7 +148,7 @@ def adapters_folder(directory: str | Path) -> Path:
     CheckpointError
         If `directory` is a file, or holds a whole checkpoint, which would be loaded instead.
     """
-    folder = Path(os.path.expanduser(directory))
+    folder = read_path(directory)
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; adapters are saved as a directory")
     if (folder / CONFIG_FILE).exists():
@@ -143,10 +165,9 @@ def save_adapters(adapters: Adapters, directory: str | Path) -> None:
     Raises
     ------
     CheckpointError
-        If `directory` is a file or holds a whole checkpoint.
+        If `directory` is a file, holds a whole checkpoint, or cannot be written to.
     """
     folder = adapters_folder(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -156,12 +177,11 @@ def save_adapters(adapters: Adapters, directory: str | Path) -> None:
         "settings": adapters.settings,
     }
     tensors = {name: tensor.contiguous() for name, tensor in adapters.tensors.items()}
-    temporary = folder / f".{os.getpid()}-{ADAPTERS_FILE}"
-    try:
-        temporary.write_bytes(save(tensors, metadata={"adapters": json.dumps(facts)}))
-        os.replace(temporary, folder / ADAPTERS_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata = {"adapters": json.dumps(facts), SHA256: digest(tensors)}
+    with saving(folder) as temporary:
+        file = temporary / ADAPTERS_FILE
+        file.write_bytes(save(tensors, metadata=metadata))
+        os.replace(file, folder / ADAPTERS_FILE)
 
 
 def load_adapters(directory: str | Path) -> Adapters:
@@ -170,33 +190,64 @@ def load_adapters(directory: str | Path) -> Adapters:
     Raises
     ------
     CheckpointError
-        If there is none, or it is damaged.
+        If there is none, or it is damaged; it names the field that is wrong.
     """
-    file = Path(os.path.expanduser(directory), ADAPTERS_FILE)
+    file = read_path(directory) / ADAPTERS_FILE
     try:
-        with safe_open(file, "pt") as stored:
-            facts = json.loads((stored.metadata() or {})["adapters"])
-            tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
+        stored = open_tensors(file)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file} does not exist; expected what save_adapters wrote"
         ) from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    with stored:
+        facts = _read_facts(stored.metadata() or {}, file)
+        types = {name: stored.get_slice(name).get_dtype() for name in stored.keys()}  # noqa: SIM118
+        if wrong := [f"{name} {kind}" for name, kind in types.items() if kind not in FLOATING]:
+            raise CheckpointError(
+                f"{file} holds tensors of no floating-point type: {several(wrong)}"
+            )
+        check_digest(stored, file)
+        tensors = {name: stored.get_tensor(name).to(torch.float32, copy=True) for name in types}
+    check_finite(tensors, file)
+    return Adapters(tensors, *(facts[name] for name in FACTS))
+
+
+FACTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "base": ((str, NoneType), f"a directory, a Hub name, {BUNDLED!r} or null"),
+    "revision": ((str, NoneType), "text or null"),
+    "fingerprint": ((str,), "text"),
+    "settings": ((dict,), "a JSON object"),
+}
+"""What a file says beside its tensors, in the order of `Adapters`."""
+
+
+def _read_facts(metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(metadata.get("adapters", "null"))
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged or holds no adapters ({error})") from error
-    if not isinstance(facts, Mapping) or facts.get("format") != FORMAT:
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise CheckpointError(f"{file} holds no adapters of this package")
-    if facts["format_version"] > FORMAT_VERSION:
+    version = facts.get("format_version")
+    if type(version) is not int or version < 1:
         raise CheckpointError(
-            f"{file} is of format {facts['format_version']}, this version of the package reads up "
+            f"{file}: 'format_version' must be an integer of at least 1, got {version!r}"
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file} is of format {version}, this version of the package reads up "
             f"to {FORMAT_VERSION}: pip install --upgrade moirai-moe-forecaster"
         )
-    names = ("base", "revision", "fingerprint", "settings")
-    return Adapters(tensors, *(facts[name] for name in names))
+    for name, (kinds, expected) in FACTS.items():
+        if name not in facts or not isinstance(facts[name], kinds):
+            got = f"got {facts[name]!r:.100}" if name in facts else "it is missing"
+            raise CheckpointError(f"{file}: {name!r} must be {expected}; {got}")
+    return facts
 
 
 def holds_adapters(directory: str | Path) -> bool:
     """Whether this is a directory of adapters and not of a whole checkpoint."""
-    folder = Path(os.path.expanduser(directory))
+    folder = read_path(directory)
     return (folder / ADAPTERS_FILE).is_file() and not (folder / CONFIG_FILE).exists()
 
 
@@ -229,16 +280,25 @@ def load_adapted(directory: str | Path) -> Checkpoint:
     CheckpointError
         If they name none, or it is not there or another one by now.
     """
-    adapters = load_adapters(directory)
-    if adapters.base is None:
-        raise CheckpointError(
-            f"the adapters in {directory} do not say which checkpoint they belong to: load that, "
-            "and them by with_adapters"
-        )
-    name = None if adapters.base == BUNDLED else adapters.base
-    if name is not None and holds_adapters(name):
-        base = load_adapted(name)
-    else:
-        base = load_checkpoint(name, revision=adapters.revision)
-    info = base.info._replace(name=Path(directory).resolve().name, source=str(directory))
-    return Checkpoint(adapted_network(base.network, adapters), info)
+    found: dict[Path, Adapters] = {}
+    base: str | Path | None = directory
+    revision: str | None = None
+    # adapters on adapters, from the outermost to those of a whole checkpoint
+    while base is not None and holds_adapters(base):
+        if (here := read_path(base).resolve()) in found:
+            raise CheckpointError(
+                f"the adapters in {directory} have themselves as 'base', by way of {base}"
+            )
+        adapters = found[here] = load_adapters(base)
+        if adapters.base is None:
+            raise CheckpointError(
+                f"the adapters in {base} do not say which checkpoint they belong to: load that, "
+                "and them by with_adapters"
+            )
+        base = None if adapters.base == BUNDLED else adapters.base
+        revision = adapters.revision
+    network, info = load_checkpoint(base, revision=revision)
+    for adapters in reversed(found.values()):
+        network = adapted_network(network, adapters)
+    info = info._replace(name=Path(directory).resolve().name, source=str(directory))
+    return Checkpoint(network, info)

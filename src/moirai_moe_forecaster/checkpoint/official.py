@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import EllipsisType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from moirai_moe_forecaster.checkpoint.files import several
 from moirai_moe_forecaster.config import Component, ModelConfig
 from moirai_moe_forecaster.errors import ConfigError
 from moirai_moe_forecaster.model.distribution.components import FIXED_SCALE, KINDS
@@ -29,8 +30,6 @@ OFFICIAL_COMPONENTS: dict[Component, dict[str, Any]] = {
     "negative_binomial": {"_target_": f"{OFFICIAL_FAMILY}negative_binomial.NegativeBinomialOutput"},
     "log_normal": {"_target_": f"{OFFICIAL_FAMILY}log_normal.LogNormalOutput"},
 }
-
-NAMES_IN_AN_ERROR = 5
 
 
 def read_config(settings: Mapping[str, Any]) -> ModelConfig:
@@ -219,9 +218,3 @@ def _official_head_parts(state: Mapping[str, Tensor], config: ModelConfig) -> It
         rows = torch.split(state[f"projection.{kind}"], list(sizes.values()))
         for name, native in zip(sizes, rows, strict=True):
             yield _Part(f"param_proj.proj.{name}.{kind}", 0, native)
-
-
-def several(names: Collection[str]) -> str:
-    """Give the first few names, and how many there are if that is not all."""
-    text = ", ".join(sorted(names)[:NAMES_IN_AN_ERROR])
-    return text if len(names) <= NAMES_IN_AN_ERROR else f"{text}, ... ({len(names)} in all)"

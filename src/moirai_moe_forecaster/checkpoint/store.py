@@ -9,24 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from moirai_moe_forecaster.checkpoint.official import (
+from moirai_moe_forecaster.checkpoint.files import (
+    FLOATING,
+    LARGEST_CONFIG,
     NAMES_IN_AN_ERROR,
+    SHA256,
+    check_digest,
+    check_finite,
+    check_regular,
+    digest,
+    open_tensors,
+    read_path,
+    saving,
+    several,
+)
+from moirai_moe_forecaster.checkpoint.official import (
     OFFICIAL_LICENCE,
     count_experts,
     from_official,
@@ -34,27 +43,25 @@ from moirai_moe_forecaster.checkpoint.official import (
     official_settings,
     official_shapes,
     read_config,
-    several,
     to_official,
 )
+from moirai_moe_forecaster.checkpoint.places import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    WHAT_IS_EXPECTED,
+    locate,
+)
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.errors import CheckpointError, ConfigError, MissingExtraError
+from moirai_moe_forecaster.errors import CheckpointError, ConfigError
 from moirai_moe_forecaster.model.network import MoiraiMoE
 
 Layout = Literal["native", "official"]
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 FORMAT = "moirai-moe-forecaster"
 FORMAT_VERSION = 1
 UNSPECIFIED_LICENCE = "unspecified"
 
-HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
-WHAT_IS_EXPECTED = (
-    f"a directory that holds {CONFIG_FILE} and {WEIGHTS_FILE}, a Hub name such as "
-    "'Salesforce/moirai-moe-1.0-R-small', or None for the bundled checkpoint"
-)
-FLOATING = ("F64", "F32", "F16", "BF16")
+LONGEST_SEQUENCE = 2**20
 
 _warned: set[str] = set()
 
@@ -109,7 +116,8 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If there is no such checkpoint, it is damaged, or its files do not fit each other.
+        If there is no such checkpoint, it is damaged, its weights are not finite, or its files do
+        not fit each other.
     MissingExtraError
         If a Hub name is given and huggingface_hub is not installed.
 
@@ -119,7 +127,7 @@ def load_checkpoint(
         Once per process and checkpoint, if the weights are the official ones, whose licence
         forbids commercial use.
     """
-    place = _locate(name_or_path, revision)
+    place = locate(name_or_path, revision)
     network, described = _read(place.directory)
     info = CheckpointInfo(
         place.name, described.layout, described.licence, place.source, place.revision
@@ -160,10 +168,10 @@ def save_checkpoint(
     ConfigError
         If the layout cannot express the network's configuration, or an argument is not known.
     CheckpointError
-        If the network holds other tensors than its configuration says, such as adapters, or
-        `directory` is a file.
+        If the network holds other tensors than its configuration says, such as adapters,
+        `directory` is a file, or it cannot be written to.
     """
-    config, directory = network.config, Path(os.path.expanduser(directory))
+    config, directory = network.config, read_path(directory)
     if layout not in ("native", "official"):
         raise ConfigError(f"layout must be 'native' or 'official', got {layout!r}")
     allowed = [torch.float32, torch.bfloat16] if layout == "native" else [torch.float32]
@@ -177,8 +185,6 @@ def save_checkpoint(
             "the network holds more or less than a MoiraiMoE of its configuration: "
             f"{several(others)}; merge or remove adapters before saving"
         )
-    if directory.exists() and not directory.is_dir():
-        raise CheckpointError(f"{directory} is a file; a checkpoint is saved as a directory")
     tensors = (
         {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
         if layout == "native"
@@ -187,76 +193,11 @@ def save_checkpoint(
     _write(directory, json.dumps(settings, indent=2) + "\n", tensors)
 
 
-class _Place(NamedTuple):
-    directory: Path
-    name: str
-    source: str
-    revision: str | None
-
-
 class _Description(NamedTuple):
     layout: Layout
     config: ModelConfig
     licence: str
-
-
-# --- finding a checkpoint ---------------------------------------------------------------------
-
-
-def _locate(name_or_path: str | Path | None, revision: str | None) -> _Place:
-    if name_or_path is None:
-        path, name = Path(str(files("moirai_moe_forecaster") / "weights")), "bundled"
-        if not (path / CONFIG_FILE).exists():
-            raise CheckpointError(
-                f"the bundled checkpoint is missing from this installation ({path}): install the "
-                "package again, or pass a directory or a Hub name"
-            )
-    elif not isinstance(name_or_path, str | Path) or not str(name_or_path):
-        raise CheckpointError(f"expected {WHAT_IS_EXPECTED}; got {name_or_path!r}")
-    else:
-        path = Path(os.path.expanduser(name_or_path))
-        name = path.resolve().name
-        if isinstance(name_or_path, str) and not path.exists() and HUB_NAME.fullmatch(name_or_path):
-            return _download(name_or_path, revision)
-        if not path.is_dir():
-            found = "is a file" if path.exists() else "does not exist"
-            raise CheckpointError(f"{str(name_or_path)!r} {found}; expected {WHAT_IS_EXPECTED}")
-    if revision is not None:
-        raise CheckpointError(
-            f"revision={revision!r} applies to Hub names only, and {path} is a local checkpoint: "
-            "leave it out"
-        )
-    return _Place(path, name, str(path), None)
-
-
-def _download(name: str, revision: str | None) -> _Place:
-    try:
-        from huggingface_hub import errors, hf_hub_download
-    except ImportError as error:
-        purpose = f"loading {name!r}, which is not a local directory, from the Hub"
-        raise MissingExtraError("huggingface_hub", "hub", purpose) from error
-    advice: dict[type[Exception], str] = {
-        errors.GatedRepoError: "accept its terms on its page and log in with `hf auth login`",
-        errors.RepositoryNotFoundError: "check the name; if it is private, `hf auth login`",
-        errors.RevisionNotFoundError: f"it has no revision {revision!r}; check `revision`",
-        errors.LocalEntryNotFoundError: "the Hub is out of reach, or switched off by "
-        "HF_HUB_OFFLINE, and the local cache does not hold it; load it once with a connection",
-        errors.EntryNotFoundError: f"it does not hold {CONFIG_FILE} and {WEIGHTS_FILE}, so it "
-        "is not a checkpoint of this model",
-    }
-    try:
-        config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
-        # the folder is the commit: both files are of it even if the branch moves meanwhile
-        commit = config.parent.name
-        hf_hub_download(name, WEIGHTS_FILE, revision=commit)
-    # whatever fails in there (HTTP client, file locks, validation) means the same to the caller
-    except Exception as error:
-        known = (text for kind, text in advice.items() if isinstance(error, kind))
-        hint = next(known, f"{type(error).__name__}: {error}".rstrip(" ."))
-        raise CheckpointError(
-            f"cannot load {name!r} from the Hub: {hint}. Otherwise pass {WHAT_IS_EXPECTED}"
-        ) from error
-    return _Place(config.parent, name, name, commit)
+    sha256: str | None
 
 
 def _warn_once(info: CheckpointInfo) -> None:
@@ -270,13 +211,13 @@ def _warn_once(info: CheckpointInfo) -> None:
         )
 
 
-# --- reading ----------------------------------------------------------------------------------
-
-
 def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
     file = directory / CONFIG_FILE
     try:
+        check_regular(file, LARGEST_CONFIG)
         text = file.read_bytes()
+    except CheckpointError:
+        raise
     except OSError as error:
         reason = f"cannot read {file} ({error.strerror})"
         raise CheckpointError(f"{reason}; expected {WHAT_IS_EXPECTED}") from error
@@ -290,7 +231,7 @@ def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
         if described.layout == "official":
             experts = count_experts(weights)
             described = described._replace(config=replace(described.config, num_experts=experts))
-        network = meta_network(described.config)
+        network = _empty_network(described.config, weights, file)
         empty = network.state_dict()
         if described.layout == "official":
             _check(weights, official_shapes(official_parts(empty, network.config)), file)
@@ -299,8 +240,27 @@ def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
             _check(weights, {name: tuple(tensor.shape) for name, tensor in empty.items()}, file)
             # copied, because the file may be replaced or cut while it is mapped into memory
             state = {key: weights.get_tensor(key).to(torch.float32, copy=True) for key in empty}
+        check_digest(weights, file, described.sha256)
+    check_finite(state, file)
     network.load_state_dict(state, assign=True)
     return network.eval(), described
+
+
+def _empty_network(config: ModelConfig, weights: Any, file: Path) -> MoiraiMoE:
+    """Build a network on the meta device, unless its size alone cannot be that of the file."""
+    count = len(weights.keys())
+    if config.num_layers > count or config.max_seq_len > LONGEST_SEQUENCE:
+        raise CheckpointError(
+            f"{file} holds {count} tensors, and {CONFIG_FILE} names num_layers={config.num_layers} "
+            f"and max_seq_len={config.max_seq_len}: it belongs to other weights, or is no "
+            "configuration at all"
+        )
+    try:
+        return meta_network(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise CheckpointError(
+            f"{CONFIG_FILE} beside {file} names sizes that no network has ({error})"
+        ) from error
 
 
 def meta_network(config: ModelConfig) -> MoiraiMoE:
@@ -333,11 +293,12 @@ def _describe(text: bytes, file: Path) -> _Description:
     try:
         if settings.get("format") == FORMAT:
             config = _native_config(settings)
-            return _Description("native", config, str(licence or UNSPECIFIED_LICENCE))
+            kept = settings.get(SHA256)
+            return _Description("native", config, str(licence or UNSPECIFIED_LICENCE), kept)
         if "distr_output" in settings:
             # only this package writes a licence there; the original weights are the usual case
             config = read_config(settings)
-            return _Description("official", config, str(licence or OFFICIAL_LICENCE))
+            return _Description("official", config, str(licence or OFFICIAL_LICENCE), None)
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
     what = {key: settings[key] for key in ("format", "model_type") if key in settings}
@@ -363,15 +324,10 @@ def _native_config(settings: Mapping[str, Any]) -> ModelConfig:
 
 def _open(file: Path) -> Any:
     try:
-        return safe_open(file, framework="pt")
+        return open_tensors(file)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file} does not exist; weights are read from {WEIGHTS_FILE} only, never from pickles"
-        ) from error
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{file} is damaged, incomplete or not a safetensors file ({error}): download or save "
-            "the checkpoint again (a Git LFS pointer: `git lfs pull`)"
         ) from error
 
 
@@ -399,9 +355,6 @@ def _check(weights: Any, expected: Mapping[str, tuple[int, ...]], file: Path) ->
         raise CheckpointError(f"{file} does not hold the tensors that {CONFIG_FILE} says: {text}")
 
 
-# --- writing ----------------------------------------------------------------------------------
-
-
 def _settings(config: ModelConfig, layout: Layout, licence: str) -> dict[str, Any]:
     if layout == "official":
         return official_settings(config) | {"licence": licence}
@@ -419,12 +372,12 @@ def _write(directory: Path, config: str, tensors: Mapping[str, Tensor]) -> None:
     Two renames are not one. So the weights carry their configuration, and the digest of the one
     they replace: a reader that finds them beside that knows which configuration is theirs.
     """
-    metadata = {"format": "pt", "config": config}
-    directory.mkdir(parents=True, exist_ok=True)
-    if (directory / CONFIG_FILE).exists():
-        metadata["replaces"] = _digest((directory / CONFIG_FILE).read_bytes())
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as temporary:
-        new_weights, new_config = Path(temporary, WEIGHTS_FILE), Path(temporary, CONFIG_FILE)
+    metadata = {"format": "pt", "config": config, SHA256: digest(tensors)}
+    with saving(directory) as temporary:
+        if (directory / CONFIG_FILE).exists():
+            check_regular(directory / CONFIG_FILE, LARGEST_CONFIG)
+            metadata["replaces"] = _digest((directory / CONFIG_FILE).read_bytes())
+        new_weights, new_config = temporary / WEIGHTS_FILE, temporary / CONFIG_FILE
         save_file(dict(tensors), new_weights, metadata=metadata)
         new_config.write_text(config, encoding="utf-8")
         # safetensors writes for the owner alone; the user's umask decides, as for any other file

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     PAGES,
     file_type,
@@ -87,7 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
     data = read_data(arguments, arguments.covariates)
-    from moirai_moe_forecaster.data.categories import encoded
+    import pandas as pd
+
+    from moirai_moe_forecaster.data.categories import encoded, find_categories
     from moirai_moe_forecaster.data.panel import read_panel
     from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
@@ -102,7 +104,10 @@ def run(arguments: argparse.Namespace) -> None:
     y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
     covariates = None
     if arguments.covariates:
-        covariates = panel(*encoded(data.table, arguments.covariates))
+        given = data.table[arguments.covariates]
+        known = encoded(given, find_categories(given))
+        table = pd.concat([data.table.drop(columns=given.columns), known], axis=1)
+        covariates = panel(table, [*known.columns])
     backtest = Backtest.of(
         y,
         horizon=arguments.horizon,

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from moirai_moe_forecaster import __version__
 from moirai_moe_forecaster.cli import backtest, demo, finetune, forecast, info, pretrain, routing
-from moirai_moe_forecaster.cli.options import add_option
+from moirai_moe_forecaster.cli.common import add_option
 from moirai_moe_forecaster.errors import MoiraiMoEError
 
 # in the order of --help

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command
 from moirai_moe_forecaster.cli.info import checkpoint_facts
-from moirai_moe_forecaster.cli.options import Command
 from moirai_moe_forecaster.cli.output import (
     PICTURES,
     file_type,
@@ -41,7 +42,8 @@ EPILOG = """
 """
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Example:
     """What was forecast, what really came, and the forecast."""
 
     history: Any
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"\n{describe_cycles(example.forecast.seasons)}")
     try:
         picture = arguments.output or Path(PICTURE)
-        write_picture(draw(*examples), picture)
+        write_picture(plot_examples(*examples), picture)
         print(f"\npicture: {picture.resolve()}")
     except MissingExtraError as error:
         # the tables are what most people came for; a picture that was asked for is another matter
@@ -113,11 +115,12 @@ def forecast_end(pipeline: MoiraiMoEPipeline, data: Any, horizon: int) -> Exampl
     """Hold the end of a series, or of every column of a panel, out and forecast it."""
     history, truth = data.iloc[:-horizon], data.iloc[-horizon:]
     y = history if history.ndim == 1 else [history[name] for name in history]
-    return Example(history, truth, pipeline.predict(y, horizon, random_state=0))
+    forecast = pipeline.predict(y, horizon, random_state=0)
+    return Example(history=history, truth=truth, forecast=forecast)
 
 
 def _print_airline(example: Example) -> None:
-    history, truth, forecast = example
+    history, truth, forecast = example.history, example.truth, example.forecast
     print(
         f"\nAirline passengers in thousands: {len(truth)} months ahead, "
         f"from {len(history)} months before\n"
@@ -137,7 +140,7 @@ def _print_scores(example: Example) -> None:
     from moirai_moe_forecaster.evaluation.forecasters import naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS, mase, weighted_quantile_loss
 
-    history, truth, forecast = example
+    history, truth, forecast = example.history, example.truth, example.forecast
     contexts, labels = [history.to_numpy()], truth.to_numpy()[None]
     rows = []
     for name, quantiles in (
@@ -151,7 +154,7 @@ def _print_scores(example: Example) -> None:
 
 
 def _print_us_change(example: Example) -> None:
-    history, truth, forecast = example
+    history, truth, forecast = example.history, example.truth, example.forecast
     print(
         f"\nUS economy, quarterly changes in %: a panel of {truth.shape[1]} series, "
         f"{len(truth)} quarters ahead, from {len(history)} quarters before\n"
@@ -167,7 +170,7 @@ def _print_us_change(example: Example) -> None:
     print_table([f"in {truth.index[0]}", *names], rows)
 
 
-def draw(airline: Example, us_change: Example) -> Figure:
+def plot_examples(airline: Example, us_change: Example) -> Figure:
     """Draw the airline data above one small plot per indicator."""
     from moirai_moe_forecaster.plotting import plot_forecast
 

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Names, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.errors import ConfigError
 
 MODES = ("lora", "full", "head", "router")
@@ -141,14 +141,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_output(arguments: argparse.Namespace) -> None:
     """Refuse a folder whose checkpoint the result would replace or hide behind."""
+    from moirai_moe_forecaster.checkpoint import CONFIG_FILE
     from moirai_moe_forecaster.checkpoint.adapters import adapters_folder
-    from moirai_moe_forecaster.checkpoint.store import CONFIG_FILE
-    from moirai_moe_forecaster.tuning.run_state import holds_progress
+    from moirai_moe_forecaster.tuning.run_state import holds_run
 
     output = arguments.output.expanduser()
     if arguments.write == ADAPTERS:
         adapters_folder(output)
-    elif (output / CONFIG_FILE).exists() and not holds_progress(output):
+    elif (output / CONFIG_FILE).exists() and not holds_run(output):
         raise ConfigError(f"{output} holds a checkpoint: choose another folder for --output")
 
 

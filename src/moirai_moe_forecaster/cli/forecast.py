@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import (
     ABOUT_DATA,
     add_data,
@@ -15,7 +16,6 @@ from moirai_moe_forecaster.cli.data import (
     read_future,
     table_path,
 )
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     DIGITS,
     write_picture,
@@ -128,11 +128,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"{result.count} series, {arguments.horizon} steps ahead: {arguments.output.resolve()}"
         )
     if arguments.plot is not None:
-        write_picture(draw(result), arguments.plot)
+        write_picture(plot_first(result), arguments.plot)
         print(f"picture: {arguments.plot.resolve()}", file=sys.stderr)
 
 
-def draw(result: FrameForecast) -> Figure | SubFigure:
+def plot_first(result: FrameForecast) -> Figure | SubFigure:
     """Draw the first series with their targets, each on axes of its own."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from moirai_moe_forecaster import __version__
-from moirai_moe_forecaster.cli.options import Command
+from moirai_moe_forecaster.cli.common import Command
 from moirai_moe_forecaster.cli.output import print_facts
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moirai_moe_forecaster.cli.options import Command, add_option
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.config import ModelConfig, TrainConfig
 from moirai_moe_forecaster.errors import ConfigError
 

@@ -7,8 +7,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from moirai_moe_forecaster.cli.common import Command, add_option
 from moirai_moe_forecaster.cli.data import ABOUT_DATA, Data, add_data, read_data, read_freq
-from moirai_moe_forecaster.cli.options import Command, add_option
 from moirai_moe_forecaster.cli.output import (
     print_table,
     write_picture,

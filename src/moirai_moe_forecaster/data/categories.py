@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,15 +87,23 @@ def read_categories(column: pd.Series[Any]) -> Categories | None:
     return Categories(name=str(column.name), levels=levels, ordered=False)
 
 
-def encoded(table: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Replace those columns of a table that are categories by numbers; return the new names too."""
-    columns: dict[str, Any] = {}
-    for name in names:
-        found = read_categories(table[name])
-        if found is None:
-            columns[name] = table[name]
+def find_categories(table: pd.DataFrame) -> dict[Hashable, Categories]:
+    """Learn the levels of those columns of a table that are categories or text."""
+    found = {name: read_categories(table[name]) for name in table.columns}
+    return {name: categories for name, categories in found.items() if categories is not None}
+
+
+def encoded(table: pd.DataFrame, found: Mapping[Hashable, Categories]) -> pd.DataFrame:
+    """Replace columns of a table by numbers; those of a level are called as ``weather=rain``."""
+    parts: list[Any] = []
+    for name in table.columns:
+        categories = found.get(name)
+        if categories is None:
+            parts.append(table[name])
             continue
-        values = found.encode(table[name])
-        levels = [f"{name}={level}" for level in found.levels] if found.width > 1 else [name]
-        columns |= {level: values[:, place] for place, level in enumerate(levels[: found.width])}
-    return table.drop(columns=names).assign(**columns), [*columns]
+        names: list[Hashable] = [name]
+        if categories.width > 1:
+            names = [f"{name}={level}" for level in categories.levels[: categories.width]]
+        values = categories.encode(table[name])
+        parts.append(pd.DataFrame(values, index=table.index, columns=pd.Index(names)))
+    return pd.concat(parts, axis=1) if parts else table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -90,9 +91,8 @@ def predict_quantiles(
 
 
 def is_sktime(forecaster: Any) -> bool:
-    """Whether this is a forecaster of sktime, which functions do not make one import."""
-    if callable(forecaster):
+    """Whether this is a forecaster of sktime, which whoever made one has imported."""
+    base = sys.modules.get("sktime.forecasting.base")
+    if base is None or callable(forecaster):
         return False
-    from sktime.forecasting.base import BaseForecaster
-
-    return isinstance(forecaster, BaseForecaster)
+    return isinstance(forecaster, base.BaseForecaster)

@@ -20,7 +20,7 @@ NETWORKS_KEPT = 4
 _LOADING = threading.Lock()
 
 
-class Source(NamedTuple):
+class ModelSource(NamedTuple):
     """What a network is made from; forecasters with equal ones share it.
 
     `written` is when a local checkpoint was last written: a new one under an old name is new.
@@ -34,6 +34,10 @@ class Source(NamedTuple):
     written: int
 
 
+# what pickles of the first version call it
+Source = ModelSource
+
+
 def last_written(model_path: str | Path | None) -> int:
     """When a local checkpoint was last written, in nanoseconds; 0 for any other."""
     if not model_path:
@@ -42,7 +46,7 @@ def last_written(model_path: str | Path | None) -> int:
     return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 
-def shared_pipeline(source: Source) -> MoiraiMoEPipeline:
+def shared_pipeline(source: ModelSource) -> MoiraiMoEPipeline:
     """Return the pipeline of a source, the same one to all that ask; not to be trained."""
     # "auto" and the device that it stands for are one, and so are None and float32
     device, dtype = str(read_device(source.device)), read_dtype(source.dtype)
@@ -52,7 +56,7 @@ def shared_pipeline(source: Source) -> MoiraiMoEPipeline:
 
 
 @functools.lru_cache(NETWORKS_KEPT)
-def _load(source: Source) -> MoiraiMoEPipeline:
+def _load(source: ModelSource) -> MoiraiMoEPipeline:
     if source.config is None:
         return MoiraiMoEPipeline.from_pretrained(
             source.model_path, revision=source.revision, device=source.device, dtype=source.dtype

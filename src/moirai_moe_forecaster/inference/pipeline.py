@@ -14,9 +14,9 @@ from moirai_moe_forecaster.inference.sampling import RandomState
 
 if TYPE_CHECKING:
     from moirai_moe_forecaster.reports.routing import RoutingReport
+    from moirai_moe_forecaster.tuning.fine_tune_config import Callback
     from moirai_moe_forecaster.tuning.lora import LoraConfig
     from moirai_moe_forecaster.tuning.modes import Mode
-    from moirai_moe_forecaster.tuning.run import Callback
 
 
 class MoiraiMoEPipeline(Predictor):
@@ -246,15 +246,12 @@ class MoiraiMoEPipeline(Predictor):
         >>> tuned.predict(y, horizon=12).median.shape
         (4, 12)
         """
-        from moirai_moe_forecaster.tuning.fine_tune import fine_tune as tuned
+        from moirai_moe_forecaster.tuning.fine_tune import fine_tune
+        from moirai_moe_forecaster.tuning.fine_tune_config import FineTuneConfig
 
-        return tuned(
-            self,
-            y,
+        config = FineTuneConfig(
             horizon=horizon,
             mode=mode,
-            past_covariates=past_covariates,
-            future_covariates=future_covariates,
             validation=validation,
             max_steps=max_steps,
             learning_rate=learning_rate,
@@ -273,3 +270,5 @@ class MoiraiMoEPipeline(Predictor):
             random_state=random_state,
             on_error=on_error,
         )
+        covariates = {"past_covariates": past_covariates, "future_covariates": future_covariates}
+        return fine_tune(self, y, config, **covariates)

@@ -10,15 +10,15 @@ from moirai_moe_forecaster.plotting.points import (
     axis,
     chosen_series,
     chosen_variate,
-    lonely,
+    isolated,
     points,
 )
 from moirai_moe_forecaster.plotting.style import (
     FUTURE,
     PAST,
     TRUTH,
-    draw_line,
     new_axes,
+    plot_line,
     shade,
     space_dates,
     tidy,
@@ -102,7 +102,7 @@ def plot_forecast(
     first = max(len(past) - (most if max_history is None else max_history), 0)
     if len(past):
         shown = slice(first, len(past))
-        draw_line(ax, x[shown], past[shown], color=PAST, linewidth=1.2, label="history")
+        plot_line(ax, x[shown], past[shown], color=PAST, linewidth=1.2, label="history")
     for depth, coverage in enumerate(sorted(coverages, reverse=True), start=1):
         lower, upper = (chosen_variate(edge, variate) for edge in chosen.interval(coverage))
         label = f"{100 * coverage:g}% interval"
@@ -115,7 +115,7 @@ def plot_forecast(
         ahead, chosen_variate(chosen.median, variate), color=FUTURE, linewidth=1.8, label="median"
     )
     if len(after):
-        marks = None if forecast.horizon <= FEW_POINTS else lonely(after)
+        marks = None if forecast.horizon <= FEW_POINTS else isolated(after)
         ax.plot(
             ahead[: len(after)],
             after,

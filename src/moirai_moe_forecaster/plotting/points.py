@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.series import read_items
@@ -47,7 +48,7 @@ def points(
     return chosen_variate(item.values, variate), item.index if item.indexed else None
 
 
-def lonely(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def isolated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Mark points between missing ones, of which a line shows nothing."""
     known = ~np.isnan(values)
     around = np.pad(known, 1)
@@ -56,8 +57,6 @@ def lonely(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def axis(index: Any | None, past: int, horizon: int) -> NDArray[Any]:
     """Horizontal positions of history and horizon, numbers or times that matplotlib can draw."""
-    import pandas as pd
-
     if index is None:
         return np.arange(past + horizon)
     labels = pd.Index(index)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ from moirai_moe_forecaster.plotting.style import (
     OTHER,
     PAST,
     TRUTH,
-    draw_line,
     new_grid,
+    plot_line,
     shade,
     space_dates,
     tidy,
@@ -42,7 +43,8 @@ SHOWN = 2
 """Repetitions of the longest cycle in a picture's history."""
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class SeasonParts:
     """One variate of one series, and what is drawn of it.
 
     Attributes
@@ -152,15 +154,15 @@ def plot_seasons(
         legend=False,
     )
     other = None if plain is None else chosen_variate(chosen_series(plain, series).median, variate)
-    _draw_views(drawn[0], x[len(past) :], parts, other)
-    _draw_repetition(drawn[1], parts)
-    _draw_rest(drawn[2], x, parts, first)
+    _plot_views(drawn[0], x[len(past) :], parts, other)
+    _plot_repetition(drawn[1], parts)
+    _plot_rest(drawn[2], x, parts, first)
     return drawn
 
 
 def _parts(
     forecast: Forecast, past: Array, truth: Array, place: tuple[int, int], coverage: float
-) -> Parts:
+) -> SeasonParts:
     """Look up what a forecast found in a variate, and learn its cycles again."""
     series, variate = place
     table = forecast.seasons
@@ -183,18 +185,18 @@ def _parts(
     before = np.full(len(past) - now, np.nan)
     lines = (forecast.median, *forecast.interval(coverage))
     median, lower, upper = (chosen_variate(line, variate) for line in lines)
-    return Parts(
-        past,
-        truth,
-        (median, lower, upper),
-        float(table[PLAIN].iloc[0]),
-        lengths,
-        np.concatenate((before, cycles[: now + forecast.horizon])),
-        cycles[now : now + longest],
+    return SeasonParts(
+        past=past,
+        truth=truth,
+        forecast=(median, lower, upper),
+        weight=float(table[PLAIN].iloc[0]),
+        lengths=lengths,
+        cycles=np.concatenate((before, cycles[: now + forecast.horizon])),
+        repetition=cycles[now : now + longest],
     )
 
 
-def _draw_views(ax: Axes, ahead: NDArray[Any], parts: Parts, plain: Array | None) -> None:
+def _plot_views(ax: Axes, ahead: NDArray[Any], parts: SeasonParts, plain: Array | None) -> None:
     """Draw what was carried on, and what other views forecast, on the picture of the forecast."""
     copied, weight = parts.cycles[len(parts.past) :], parts.weight
     ax.plot(ahead, copied, color=COPIED, linewidth=1.2, label="cycles on the last level")
@@ -209,7 +211,7 @@ def _draw_views(ax: Axes, ahead: NDArray[Any], parts: Parts, plain: Array | None
     _finish(ax, f"Forecast: {weight:.0%} plain, {1 - weight:.0%} with cycles")
 
 
-def _draw_repetition(ax: Axes, parts: Parts) -> None:
+def _plot_repetition(ax: Axes, parts: SeasonParts) -> None:
     """Draw the next repetition of the longest cycle over the last ones."""
     longest = len(parts.repetition)
     steps = np.arange(1, longest + 1)
@@ -217,20 +219,20 @@ def _draw_repetition(ax: Axes, parts: Parts) -> None:
     rows = parts.past[len(parts.past) - count * longest :].reshape(count, longest)
     for number, row in enumerate(rows):
         label = "_" if number else "last repetitions"
-        draw_line(ax, steps, row, color=PAST, alpha=0.35, linewidth=0.8, label=label)
+        plot_line(ax, steps, row, color=PAST, alpha=0.35, linewidth=0.8, label=label)
     ax.plot(steps, parts.repetition, color=COPIED, linewidth=1.8, label="next repetition")
     periods = " and ".join(str(length) for length in sorted(parts.lengths))
     ax.set_xlabel("steps from the beginning of a repetition")
     _finish(ax, f"Copied: cycles of {periods} steps")
 
 
-def _draw_rest(ax: Axes, x: NDArray[Any], parts: Parts, first: int) -> None:
+def _plot_rest(ax: Axes, x: NDArray[Any], parts: SeasonParts, first: int) -> None:
     """Draw what is left without the cycles, and the forecast of it."""
     now = len(parts.past)
     ahead, cycles = x[now:], parts.cycles[now:]
     median, lower, upper = (line - cycles for line in parts.forecast)
     rest = parts.past[first:] - parts.cycles[first:now]
-    draw_line(ax, x[first:now], rest, color=PAST, linewidth=1.2, label="history")
+    plot_line(ax, x[first:now], rest, color=PAST, linewidth=1.2, label="history")
     ax.fill_between(ahead, lower, upper, color=shade(1), linewidth=0)
     ax.plot(ahead, median, color=FUTURE, linewidth=1.8, label="median")
     if count := len(parts.truth):

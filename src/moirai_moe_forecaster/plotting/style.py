@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.errors import MissingExtraError
-from moirai_moe_forecaster.plotting.points import lonely
+from moirai_moe_forecaster.plotting.points import isolated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,9 +70,9 @@ def shared_legend(axes: Sequence[Axes]) -> None:
     )
 
 
-def draw_line(ax: Axes, x: NDArray[Any], values: NDArray[np.float64], **options: Any) -> None:
+def plot_line(ax: Axes, x: NDArray[Any], values: NDArray[np.float64], **options: Any) -> None:
     """Draw values that may be missing: a line, and a dot where there is none to either side."""
-    ax.plot(x, values, marker=".", markevery=lonely(values), **options)
+    ax.plot(x, values, marker=".", markevery=isolated(values), **options)
 
 
 def space_dates(ax: Axes) -> None:

@@ -11,8 +11,8 @@ from moirai_moe_forecaster.plotting.points import axis, chosen_series, chosen_va
 from moirai_moe_forecaster.plotting.style import (
     FUTURE,
     PAST,
-    draw_line,
     new_axes,
+    plot_line,
     shade,
     space_dates,
     tidy,
@@ -94,7 +94,7 @@ def plot_windows(
         ax.plot(ahead, median, color=FUTURE, linewidth=1.8, label=names[1])
         ax.axvline(x[cut - 1], color=PAST, linewidth=0.6, linestyle=":")
     drawn = slice(first, len(values))
-    draw_line(ax, x[drawn], values[drawn], color=PAST, linewidth=1.0, label="truth")
+    plot_line(ax, x[drawn], values[drawn], color=PAST, linewidth=1.0, label="truth")
     tidy(ax, title, legend)
     if x.dtype.kind == "M":
         space_dates(ax)

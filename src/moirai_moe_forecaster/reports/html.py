@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster import __version__
@@ -16,10 +17,7 @@ from moirai_moe_forecaster.evaluation.forecasters import Variant, predict_window
 from moirai_moe_forecaster.evaluation.window import BacktestWindow
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
-from moirai_moe_forecaster.plotting.points import lonely
-
-if TYPE_CHECKING:
-    import pandas as pd
+from moirai_moe_forecaster.plotting.points import isolated
 
 MOST_SERIES = 24
 MOST_LETTERS = 32
@@ -236,7 +234,7 @@ def _traces(
         y=values[first:],
         mode="lines+markers",
         line={"color": PAST, "width": 1.2},
-        marker={"color": PAST, "size": DOT * lonely(values[first:])},
+        marker={"color": PAST, "size": DOT * isolated(values[first:])},
         name="truth",
     )
     return [*traces, truth]
@@ -275,8 +273,6 @@ def _calibration(
 
 def _cycles(items: Sequence[Item], forecasts: Sequence[Sequence[Forecast]]) -> str:
     """Table of the last window of each series: `Forecast.seasons`, with names."""
-    import pandas as pd
-
     parts = []
     for item, windows in zip(items, forecasts, strict=True):
         seasons = windows[-1].seasons

@@ -48,12 +48,17 @@ from moirai_moe_forecaster.training.state import (
     new_state,
     save_state,
 )
-from moirai_moe_forecaster.training.step import StepResult, train_step, validate
+from moirai_moe_forecaster.training.step import (
+    MOST_SKIPPED_STEPS,
+    StepResult,
+    learning_rate,
+    train_step,
+    validate,
+)
 from moirai_moe_forecaster.training.stopping import TERMINATED, Stop
 
 log = logging.getLogger(__name__)
 
-MOST_SKIPPED_STEPS = 5
 VALIDATION_ROWS = 64
 STEPS_AHEAD = 2
 
@@ -166,14 +171,6 @@ def pretrain(
             if processes.rank == 0:
                 save_checkpoint(network, folder)
         return network
-
-
-def learning_rate(training: TrainConfig, step: int) -> float:
-    """Warm up linearly, stay, and fall linearly to 0 over the last `decay_share` of the steps."""
-    decay_steps = max(round(training.decay_share * training.steps), 1)
-    warm = (step + 1) / training.warmup_steps
-    left = (training.steps - step) / decay_steps
-    return training.learning_rate * min(1.0, warm, left)
 
 
 def _run(

@@ -17,6 +17,8 @@ from moirai_moe_forecaster.training.distributed import Processes, part, sum_over
 from moirai_moe_forecaster.training.objective import MicroBatch
 from moirai_moe_forecaster.training.state import State
 
+MOST_SKIPPED_STEPS = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
@@ -36,6 +38,14 @@ class StepResult:
     gradient_norm: Tensor
     weight: Tensor
     counts: Tensor
+
+
+def learning_rate(training: TrainConfig, step: int) -> float:
+    """Warm up linearly, stay, and fall linearly to 0 over the last `decay_share` of the steps."""
+    decay_steps = max(round(training.decay_share * training.steps), 1)
+    warm = (step + 1) / training.warmup_steps
+    left = (training.steps - step) / decay_steps
+    return training.learning_rate * min(1.0, warm, left)
 
 
 def train_step(

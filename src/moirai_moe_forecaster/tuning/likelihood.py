@@ -74,18 +74,18 @@ def continuation_losses(
     return losses[..., :horizon], scored[..., :horizon]
 
 
-def left_to_network(
+def residual_continuations(
     network: MoiraiMoE, contexts: Sequence[Series], futures: Sequence[Array], horizon: int
 ) -> tuple[list[Series], list[Array]]:
-    """Take out what a forecast finds by regression on known-future covariates.
+    """Leave what a forecast's regression on known-future covariates does not explain.
 
-    A network that is to forecast the rest has to learn from the rest: one that was shown the
+    A network that is to forecast residuals has to learn from residuals: one that was shown the
     covariates as tokens would come to rely on what it is not given later.
 
     Parameters
     ----------
     network : MoiraiMoE
-        Judges, as in a forecast, whether an effect helps it.
+        Whether an effect is subtracted depends, as in a forecast, on whether that helps it.
     contexts : sequence of Series
     futures : sequence of ndarray, (target, time)
         What followed each context, as far as its known-future covariates reach.
@@ -94,17 +94,17 @@ def left_to_network(
 
     Returns
     -------
-    rests : list of Series
-        Without known-future covariates.
-    futures : list of ndarray, (target, time)
-        What is left of them.
+    residuals : list of Series
+        Of the contexts, without known-future covariates.
+    continuations : list of ndarray, (target, time)
+        Of the futures.
     """
     length = max(series.target.shape[1] for series in contexts)
     load = Load(
         config=network.config, context_length=length, horizon=horizon, paths=1, reestimated=False
     )
-    rests, effects = split_residuals(network, contexts, load)
-    return rests, [future - effect for future, effect in zip(futures, effects, strict=True)]
+    residuals, effects = split_residuals(network, contexts, load)
+    return residuals, [future - effect for future, effect in zip(futures, effects, strict=True)]
 
 
 def _following(

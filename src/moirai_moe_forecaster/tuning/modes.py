@@ -21,6 +21,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "head": ("projection.*", "norm.*"),
     "router": ("blocks.*.router.*",),
 }
+MODES = ("lora", *PATTERNS)
 
 
 def choose_trained(
@@ -50,7 +51,7 @@ def choose_trained(
     ConfigError
         If a target of LoRA matches nothing.
     InvalidInputError
-        If the mode is unknown, a pattern matches nothing, or nothing is left to train.
+        If a pattern matches nothing, or nothing is left to train.
     """
     names = [name for name, _ in network.named_parameters()]
     for pattern in freeze:
@@ -62,11 +63,9 @@ def choose_trained(
     total = sum(parameter.numel() for parameter in network.parameters())
     if mode == "lora":
         candidates = matched(network, lora.targets)
-    elif isinstance(mode, str) and mode in PATTERNS:
+    else:
         patterns = PATTERNS[mode]
         candidates = [n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)]
-    else:
-        raise InvalidInputError(f"mode must be one of {['lora', *PATTERNS]}, got {mode!r}")
     if mode == "router" and not candidates:
         raise InvalidInputError(
             "mode='router' trains linear gating; this checkpoint gates by fixed token clusters, "
@@ -80,11 +79,11 @@ def choose_trained(
     else:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in chosen)
-    _tell(network, mode, chosen, total)
+    _log(network, mode, chosen, total)
     return chosen
 
 
-def _tell(network: nn.Module, mode: str, chosen: Sequence[str], total: int) -> None:
+def _log(network: nn.Module, mode: str, chosen: Sequence[str], total: int) -> None:
     count = trained_parameters(network)
     log.info(
         "mode %s trains %s of %s parameters (%.2f %%), in %d tensors",

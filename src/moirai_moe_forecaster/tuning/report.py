@@ -72,8 +72,8 @@ class TuningReport:
         """Return plain values that JSON can hold."""
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
-            "history": [evaluation._asdict() for evaluation in self.history],
-            "after": None if self.after is None else self.after._asdict(),
+            "history": [evaluation.to_dict() for evaluation in self.history],
+            "after": None if self.after is None else self.after.to_dict(),
             "losses": list(self.losses),
             "skipped": dict(self.skipped),
         }

@@ -1,11 +1,12 @@
-"""How far a fine-tuning has come: scores, best weights so far, and the files to go on from."""
+"""A fine-tuning as it goes on: weights, scores, the best so far, and the files to resume from."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from moirai_moe_forecaster.checkpoint.adapters import DOWN
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.errors import CheckpointError
-from moirai_moe_forecaster.training.distributed import Processes
+from moirai_moe_forecaster.training.distributed import single_process
+from moirai_moe_forecaster.training.monitoring import METRICS_FILE, append
 from moirai_moe_forecaster.training.state import (
     STATE_FILE,
     State,
@@ -25,21 +27,25 @@ from moirai_moe_forecaster.training.state import (
     save_state,
     saved_step,
 )
-from moirai_moe_forecaster.tuning.validation import Evaluation, Losses
+from moirai_moe_forecaster.tuning.validation import Evaluation, WindowLosses
 
 BEST_FILE = "best-{step}.safetensors"
 LEAST_GAIN = 0.005
 NEGLIGIBLE = 0.01
 CONFIDENCE = 0.9
 REFERENCE, BEST = "losses.reference.", "losses.best."
+LOSSES = tuple(f.name for f in fields(WindowLosses))
 
 
-@dataclass
-class Progress:
-    """What a fine-tuning has found out.
+@dataclass(kw_only=True)
+class RunState:
+    """All that a fine-tuning changes.
 
     Attributes
     ----------
+    state : State
+        Weights, their averages and the optimiser.
+    training : TrainConfig
     settings : dict
         What a resumed run must have been started with too.
     history : list of Evaluation
@@ -51,26 +57,34 @@ class Progress:
     best_step : int
     seconds : float
         Spent so far.
-    reference, best_losses : Losses, optional
+    reference, best_losses : WindowLosses, optional
         Of the zero-shot weights and of the best ones.
     share : float
         How far the weights that are returned are from zero-shot (0) to the best ones (1).
     refitted : bool
         Whether the best weights are those of as many steps on all data.
+    reason : str
+        Why it ended before its last step; empty while it did not.
+    lines : list of dict
+        Metrics that are not written yet.
     """
 
+    state: State
+    training: TrainConfig
     settings: dict[str, Any]
     history: list[Evaluation] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_step: int = 0
     seconds: float = 0.0
-    reference: Losses | None = None
-    best_losses: Losses | None = None
+    reference: WindowLosses | None = None
+    best_losses: WindowLosses | None = None
     share: float = 1.0
     refitted: bool = False
+    reason: str = ""
+    lines: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, evaluation: Evaluation, losses: Losses, state: State) -> float:
+    def add(self, evaluation: Evaluation, losses: WindowLosses) -> float:
         """Take an evaluation in, and the weights if they are the best so far.
 
         Returns
@@ -83,36 +97,46 @@ class Progress:
         self.history.append(evaluation)
         ratio = evaluation.relative_to(self.history[0])
         if self.reference is None:
-            self.reference, self.best = losses, _copied(state)
+            self.reference, self.best = losses, self._weights()
         elif (
             ratio < min(self.best_ratio, 1 - LEAST_GAIN)
             and losses.better_than(self.reference) >= CONFIDENCE
         ):
-            self.best, self.best_step = _copied(state), evaluation.step
+            self.best, self.best_step = self._weights(), evaluation.step
             self.best_losses = losses
         return ratio
 
-    def start_from(self, other: Progress, state: State) -> None:
+    def start_from(self, other: RunState) -> None:
         """Take the scores of zero-shot over from a run that begins alike."""
-        self.history, self.best = other.history[:1], _copied(state)
+        self.history, self.best = other.history[:1], self._weights()
         self.reference = other.reference
 
-    def keep(self, state: State) -> None:
+    def keep(self) -> None:
         """Take the present weights for the best, as without validation the last ones are."""
-        self.best, self.best_step = _copied(state), state.step
+        self.best, self.best_step = self._weights(), self.state.step
+
+    @property
+    def best_evaluation(self) -> Evaluation | None:
+        """Scores of the best weights; None without validation."""
+        return next((e for e in self.history if e.step == self.best_step), None)
 
     @property
     def best_ratio(self) -> float:
-        """Losses of the best evaluation relative to zero-shot."""
-        best = next(e for e in self.history if e.step == self.best_step)
-        return best.relative_to(self.history[0]) if self.best_step else 1.0
+        """Losses of the best weights relative to zero-shot."""
+        best = self.best_evaluation
+        return best.relative_to(self.history[0]) if best and self.best_step else 1.0
+
+    @property
+    def lowest_ratio(self) -> float:
+        """Lowest losses of an evaluation relative to zero-shot, likely or not."""
+        return min((e.relative_to(self.history[0]) for e in self.history[1:]), default=math.inf)
 
     def since_best(self, every: int) -> int:
         """How many regular evaluations, `every` so many steps, there were since the best one."""
         steps = [evaluation.step for evaluation in self.history]
         return sum(step > self.best_step and step % every == 0 for step in steps)
 
-    def no_worse(self, evaluation: Evaluation, losses: Losses) -> bool:
+    def no_worse(self, evaluation: Evaluation, losses: WindowLosses) -> bool:
         """Whether losses are about as low as the best.
 
         Higher by `NEGLIGIBLE` at the most, or not so in all but `CONFIDENCE` of bootstrap samples.
@@ -123,10 +147,10 @@ class Progress:
         return close or self.best_losses.better_than(losses) < CONFIDENCE
 
     @torch.no_grad()
-    def restore(self, network: nn.Module, base: nn.Module, share: float = 1.0) -> None:
+    def restore(self, base: nn.Module, share: float = 1.0) -> None:
         """Put the best weights back, or what lies on the way to them from the ones of `base`."""
         start = dict(base.named_parameters())
-        for name, parameter in network.named_parameters():
+        for name, parameter in self.state.network.named_parameters():
             if name not in self.best or name.endswith(DOWN):
                 # of a low-rank pair, one half carries the whole change
                 parameter.copy_(self.best.get(name, parameter))
@@ -135,49 +159,54 @@ class Progress:
             else:
                 parameter.copy_(share * self.best[name])
 
+    def _weights(self) -> dict[str, Tensor]:
+        """Copy the present trained weights."""
+        return {name: part.detach().clone() for name, part in self.state.trained.items()}
 
-def _copied(state: State) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in state.trained.items()}
 
+def save_run(folder: Path, run: RunState) -> None:
+    """Write everything that a later run goes on from, and the metrics up to here.
 
-def save_progress(
-    folder: Path, progress: Progress, state: State, training: TrainConfig, processes: Processes
-) -> None:
-    """Write everything that a later run goes on from.
-
-    The file of the state comes second and tells which of the others counts, so that a kill at any
+    The file of the weights comes second and tells which of the others counts, so that a kill at any
     moment leaves two that belong together.
+
+    Raises
+    ------
+    CheckpointError
+        If a file cannot be written, as on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = _best_file(folder, state.step)
+    for metrics in run.lines:
+        append(folder / METRICS_FILE, metrics)
+    run.lines.clear()
+    file = _best_file(folder, run.state.step)
     facts = {
-        "settings": progress.settings,
-        "history": [evaluation._asdict() for evaluation in progress.history],
-        "losses": progress.losses,
-        "best_step": progress.best_step,
-        "seconds": progress.seconds,
+        "settings": run.settings,
+        "history": [evaluation.to_dict() for evaluation in run.history],
+        "losses": run.losses,
+        "best_step": run.best_step,
+        "seconds": run.seconds,
     }
     temporary = folder / (file.name + ".new")
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in progress.best.items()}
-    if progress.reference is not None:
-        for key, losses in ((REFERENCE, progress.reference), (BEST, progress.best_losses)):
-            parts = {} if losses is None else losses._asdict()
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in run.best.items()}
+    if run.reference is not None:
+        for key, losses in ((REFERENCE, run.reference), (BEST, run.best_losses)):
+            parts = {} if losses is None else asdict(losses)
             tensors |= {key + name: torch.from_numpy(part) for name, part in parts.items()}
     try:
         save_file(tensors, temporary, metadata={"progress": json.dumps(facts)})
     except SafetensorError as error:
         raise CheckpointError(f"{temporary} could not be written: {error}") from error
     os.replace(temporary, file)
-    save_state(folder, state, training, processes)
+    device = next(run.state.network.parameters()).device
+    save_state(folder, run.state, run.training, single_process(device))
     for older in folder.glob(BEST_FILE.format(step="*")):
         if older != file:
             older.unlink()
 
 
-def load_progress(
-    folder: Path, settings: Mapping[str, Any], state: State, training: TrainConfig
-) -> Progress:
-    """Read what `save_progress` wrote into a new state.
+def load_run(folder: Path, run: RunState) -> None:
+    """Read what `save_run` wrote into a run that begins.
 
     Raises
     ------
@@ -185,32 +214,25 @@ def load_progress(
         If there is nothing to resume, it cannot be read, or was started with other settings.
     """
     facts, tensors = _read(folder)
-    wanted = json.loads(json.dumps(settings))
+    wanted = json.loads(json.dumps(run.settings))
     if differ := sorted(name for name in wanted if wanted[name] != facts["settings"].get(name)):
         raise CheckpointError(
             f"the fine-tuning in {folder} was started with another {', '.join(differ)}: "
             "resume it with the same arguments, or choose another folder"
         )
-    load_state(folder, state, training)
-    history = [Evaluation.from_dict(values) for values in facts["history"]]
-    device = next(state.network.parameters()).device
-    best = {n: t.to(device) for n, t in tensors.items() if not n.startswith((REFERENCE, BEST))}
-    reference, lowest = (
-        Losses(*(tensors[key + name].numpy() for name in Losses._fields))
-        if key + Losses._fields[0] in tensors
-        else None
-        for key in (REFERENCE, BEST)
-    )
-    return Progress(
-        wanted,
-        history,
-        facts["losses"],
-        best,
-        facts["best_step"],
-        facts["seconds"],
-        reference,
-        lowest,
-    )
+    load_state(folder, run.state, run.training)
+    device = next(run.state.network.parameters()).device
+    run.history = [Evaluation.from_dict(values) for values in facts["history"]]
+    run.losses, run.best_step = facts["losses"], facts["best_step"]
+    run.seconds = facts["seconds"]
+    run.best = {n: t.to(device) for n, t in tensors.items() if not n.startswith((REFERENCE, BEST))}
+    run.reference, run.best_losses = _losses(tensors, REFERENCE), _losses(tensors, BEST)
+
+
+def _losses(tensors: Mapping[str, Tensor], key: str) -> WindowLosses | None:
+    if key + LOSSES[0] not in tensors:
+        return None
+    return WindowLosses(**{name: tensors[key + name].numpy() for name in LOSSES})
 
 
 def saved_seed(folder: Path) -> int:
@@ -218,7 +240,7 @@ def saved_seed(folder: Path) -> int:
     return int(_read(folder)[0]["settings"]["random_state"])
 
 
-def holds_progress(folder: Path) -> bool:
+def holds_run(folder: Path) -> bool:
     """Whether a fine-tuning was saved there."""
     return (folder / STATE_FILE).exists()
 

@@ -14,7 +14,7 @@ from moirai_moe_forecaster.inference.prompt import causal_mean_fill
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.training.data.packing import TrainingBatch, TrainingWindow, pack
 from moirai_moe_forecaster.tuning.held_out import can_be_learned
-from moirai_moe_forecaster.tuning.likelihood import left_to_network
+from moirai_moe_forecaster.tuning.likelihood import residual_continuations
 
 SHARE_OF_CONTEXT = (0.3, 0.95)
 WHOLE_SHARE = 0.6
@@ -25,7 +25,7 @@ STEP_TOKENS = 1024
 BATCH_SIZES = (16, 256)
 
 
-class OwnWindows:
+class SeriesBatches:
     """Training batches of any step, of windows as forecasts show them to the network.
 
     A window is cut into a context and what follows it as a forecast would be: the context ends with
@@ -86,13 +86,13 @@ class OwnWindows:
         """Return the packed windows of one step.
 
         They depend on the seed and the step, and, as forecasts do, on `network` where there are
-        known-future covariates, of which it judges the effect.
+        known-future covariates, whose effects are subtracted only if that helps it.
         """
         generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
         chosen = generator.choice(len(self._series), self.batch_size, p=self._chance)
         cuts = [self._cut(self._series[index], generator) for index in chosen]
         if self._regress:
-            cuts = self._without_effects(cuts, network)
+            cuts = self._residuals(cuts, network)
         windows = [self._window(series, context) for series, context in cuts]
         needs = [len(w.values) * -(-w.values.shape[1] // self.model.patch_size) for w in windows]
         row_tokens = max(*needs, ROW_TOKENS)
@@ -134,19 +134,19 @@ class OwnWindows:
             start, length, context = _beside_a_gap(series, longest, generator)
         return Series(*(part[:, start : start + length] for part in series)), context
 
-    def _without_effects(
+    def _residuals(
         self, cuts: Sequence[tuple[Series, int]], network: MoiraiMoE
     ) -> list[tuple[Series, int]]:
-        """Take out of windows what their contexts tell about known-future covariates."""
-        rests, futures = left_to_network(
+        """Subtract from windows what their contexts tell about known-future covariates."""
+        contexts, futures = residual_continuations(
             network,
             [Series(s.target[:, :end], s.past[:, :end], s.future) for s, end in cuts],
             [series.target[:, end:] for series, end in cuts],
             self._horizon,
         )
         return [
-            (Series(np.concatenate((rest.target, future), 1), series.past, series.future[:0]), end)
-            for rest, future, (series, end) in zip(rests, futures, cuts, strict=True)
+            (Series(np.concatenate((left.target, future), 1), series.past, series.future[:0]), end)
+            for left, future, (series, end) in zip(contexts, futures, cuts, strict=True)
         ]
 
     def _window(self, series: Series, context: int) -> TrainingWindow:

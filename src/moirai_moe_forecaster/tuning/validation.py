@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ PATHS = 20
 RESAMPLES = 400
 
 
-class Evaluation(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
     """Scores on held-out windows.
 
     Attributes
@@ -53,14 +55,26 @@ class Evaluation(NamedTuple):
         ratio = math.exp(sum(logs) / len(logs)) if logs else math.nan
         return ratio if math.isfinite(ratio) else math.inf
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return asdict(self)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Read what ``_asdict`` gave, after JSON."""
+        """Read what `to_dict` gave, after JSON."""
         coverage = {int(percent): share for percent, share in values["coverage"].items()}
-        return cls(values["step"], values["wql"], values["scaled"], coverage)
+        return cls(**{**values, "coverage": coverage})
+
+    def __new__(cls, *values: Any, **fields: Any) -> Evaluation:
+        """Pickles of the first version, where this was a tuple, give the values in order."""
+        made = super().__new__(cls)
+        for name, value in zip(cls.__dataclass_fields__, values, strict=False):
+            object.__setattr__(made, name, value)
+        return made
 
 
-class Losses(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class WindowLosses:
     """What the losses of an evaluation are made of, per variate of a window.
 
     Attributes
@@ -75,7 +89,7 @@ class Losses(NamedTuple):
     size: Array
     scaled: Array
 
-    def better_than(self, other: Losses) -> float:
+    def better_than(self, other: WindowLosses) -> float:
         """Share of bootstrap samples of rows, the same for both, with lower losses than another's.
 
         A WQL that hangs on a few large series differs from sample to sample: a gain in it alone
@@ -99,7 +113,7 @@ def evaluate(
     context_length: int | None,
     step: int,
     batch_size: int | None = None,
-) -> tuple[Evaluation, Losses]:
+) -> tuple[Evaluation, WindowLosses]:
     """Forecast windows and score all their variates.
 
     Parameters
@@ -136,15 +150,17 @@ def evaluate(
     prediction = Prediction.of(levels, found)
     terms = score_terms(labels, rows, 1, prediction, metrics)
     wql = terms["WQL"]
-    losses = Losses(wql.numerator, wql.denominator, _scaled(wql.numerator, rows, labels))
+    losses = WindowLosses(
+        loss=wql.numerator, size=wql.denominator, scaled=_scaled(wql.numerator, rows, labels)
+    )
     coverage = {percent: terms[f"coverage_{percent}"].pooled() for percent in COVERAGES}
     scaled = losses.scaled[~np.isnan(losses.scaled)]
     mean = float(scaled.mean()) if len(scaled) else math.nan
-    return Evaluation(step, wql.pooled(), mean, coverage), losses
+    return Evaluation(step=step, wql=wql.pooled(), scaled=mean, coverage=coverage), losses
 
 
 def _scaled(loss: Array, contexts: Sequence[Array], labels: Array) -> Array:
-    """Losses of rows per observed label, in mean absolute deviations of their contexts."""
+    """WindowLosses of rows per observed label, in mean absolute deviations of their contexts."""
     deviation = np.array([np.nanmean(np.abs(row - np.nanmean(row))) for row in contexts])
     unit = deviation * (~np.isnan(labels)).sum(1)
     return np.divide(loss, unit, out=np.full(len(loss), np.nan), where=unit > 0)

@@ -1,6 +1,9 @@
 """Moirai-MoE as a foundation model of Darts."""
 
-from moirai_moe_forecaster.adapters.darts.model import MoiraiMoEModel, _Weights
+from moirai_moe_forecaster.adapters.darts.model import MoiraiMoEModel
+from moirai_moe_forecaster.adapters.darts.module import ModuleWeights
 
-# pickles of earlier versions name the weights here
-__all__ = ["MoiraiMoEModel", "_Weights"]
+__all__ = ["MoiraiMoEModel"]
+
+# the name in pickles of earlier versions
+_Weights = ModuleWeights

@@ -6,11 +6,10 @@ import functools
 import os
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moirai_moe_forecaster.errors import MissingExtraError
 
@@ -24,7 +23,7 @@ except ImportError as error:
     purpose = "MoiraiMoEModel, on Python 3.11 or newer,"
     raise MissingExtraError("darts[torch]", "darts", purpose) from error
 
-from moirai_moe_forecaster.adapters.darts.module import MoiraiMoEModule
+from moirai_moe_forecaster.adapters.darts.module import ModuleWeights, MoiraiMoEModule
 from moirai_moe_forecaster.adapters.darts.tuning import (
     check_choice,
     check_matches,
@@ -32,50 +31,17 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
     set_defaults,
 )
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
-from moirai_moe_forecaster.inference.model_cache import Source, last_written, shared_pipeline
+from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.options import Bounds, read_support, seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
-from moirai_moe_forecaster.model.network import MoiraiMoE
 
 logger = get_logger(__name__)
 
 EARLIER_NAME = "moirai_moe_forecaster.adapters.darts.MoiraiMoEModel"
 
 _weights_are_beside: ContextVar[bool] = ContextVar("weights_are_beside", default=False)
-
-
-class _Weights(NamedTuple):
-    """What makes a module again: the configuration of its network, and its state on the CPU."""
-
-    config: dict[str, Any]
-    state: dict[str, Any]
-
-    @classmethod
-    def of(cls, module: MoiraiMoEModule) -> _Weights:
-        """Copy those of a module."""
-        state = module.state_dict()
-        return cls(
-            module.network.config.to_dict(),
-            {
-                name: value.detach().cpu().clone() if isinstance(value, Tensor) else value
-                for name, value in state.items()
-            },
-        )
-
-    @classmethod
-    def pretrained(cls, network: MoiraiMoE) -> _Weights:
-        """Refer to those of a network, which `load_state_dict` copies."""
-        state = network.state_dict()
-        return cls(
-            network.config.to_dict(), {f"network.{name}": value for name, value in state.items()}
-        )
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return next(v.dtype for v in self.state.values() if isinstance(v, Tensor))
 
 
 class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
@@ -177,7 +143,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     train_sample: Any
     _module: MoiraiMoEModule | None
     _restored: bool
-    _kept: _Weights | None
+    _kept: ModuleWeights | None
 
     def __init__(
         self,
@@ -332,7 +298,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     def _create_model(self, train_sample: TorchTrainingSample) -> MoiraiMoEModule:
         # parameters that are made in inference mode could never be trained
         with torch.inference_mode(False):
-            kept = self._kept or _Weights.pretrained(self._checkpoint.network)
+            kept = self._kept or ModuleWeights.pretrained(self._checkpoint.network)
             module = MoiraiMoEModule(
                 kept.config,
                 self._lora,
@@ -394,11 +360,11 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             return False
         return sample.component_dims() != self.train_sample.component_dims()
 
-    def _weights(self) -> _Weights | None:
+    def _weights(self) -> ModuleWeights | None:
         """Weights that could not be read from the checkpoint again."""
         if self._module is None or self._module.pretrained:
             return self._kept
-        return _Weights.of(self._module)
+        return ModuleWeights.of(self._module)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -431,7 +397,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         parameters = self.model_params
         directory = parameters["local_dir"]
         return shared_pipeline(
-            Source(
+            ModelSource(
                 directory or parameters["hub_model_name"],
                 parameters["hub_model_revision"],
                 None,

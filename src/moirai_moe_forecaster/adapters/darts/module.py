@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Array, Series
 from moirai_moe_forecaster.inference.options import Bounds, read_support, regresses
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.tuning.likelihood import continuation_losses, left_to_network
+from moirai_moe_forecaster.model.network import MoiraiMoE
+from moirai_moe_forecaster.tuning.likelihood import continuation_losses, residual_continuations
 from moirai_moe_forecaster.tuning.lora import LoraConfig, add_lora, merge_lora, remove_lora
 
 EXTRA_STATE = "_extra_state"
@@ -173,8 +174,10 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         future = np.pad(future, ((0, 0), (0, 0), (shift, 0)), constant_values=np.nan)
         if len(contexts[0].future) and regresses(config):
             with self._forecasting():
-                contexts, rests = left_to_network(self.network, contexts, [*future], shift + steps)
-            future = np.stack(rests)
+                contexts, residuals = residual_continuations(
+                    self.network, contexts, [*future], shift + steps
+                )
+            future = np.stack(residuals)
         losses, scored = continuation_losses(self.network, contexts, torch.from_numpy(future))
         if batch.sample_weight is not None:
             losses = losses[..., shift:] * batch.sample_weight.mT.to(losses)
@@ -208,6 +211,38 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         # adapters are added to their weights once, not at every use
         with _numbers_as_they_are(self.device), parametrize.cached():
             yield
+
+
+class ModuleWeights(NamedTuple):
+    """What makes a module again: the configuration of its network, and its state on the CPU."""
+
+    config: dict[str, Any]
+    state: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: MoiraiMoEModule) -> ModuleWeights:
+        """Copy those of a module."""
+        state = module.state_dict()
+        return cls(
+            module.network.config.to_dict(),
+            {
+                name: value.detach().cpu().clone() if isinstance(value, Tensor) else value
+                for name, value in state.items()
+            },
+        )
+
+    @classmethod
+    def pretrained(cls, network: MoiraiMoE) -> ModuleWeights:
+        """Refer to those of a network, which `load_state_dict` copies."""
+        state = network.state_dict()
+        return cls(
+            network.config.to_dict(), {f"network.{name}": value for name, value in state.items()}
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(v.dtype for v in self.state.values() if isinstance(v, Tensor))
 
 
 @contextmanager

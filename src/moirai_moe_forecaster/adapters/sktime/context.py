@@ -10,9 +10,9 @@ from sktime.forecasting.base import ForecastingHorizon
 
 from moirai_moe_forecaster.adapters.sktime.instances import (
     Instance,
-    called,
     check_labels,
     check_times,
+    instance_name,
     last_rows,
     numbers,
     rows_ahead,
@@ -20,6 +20,7 @@ from moirai_moe_forecaster.adapters.sktime.instances import (
     split_instances,
     steps_of,
 )
+from moirai_moe_forecaster.data.categories import encoded, find_categories
 from moirai_moe_forecaster.data.numbers import Array
 from moirai_moe_forecaster.data.times import grid_of, labels_at
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -90,12 +91,12 @@ class Context(NamedTuple):
         for key, y in split_instances(self.y).items():
             if times is None or not y.index.equals(times):  # most panels share one time index
                 times = y.index
-                grid = grid_of(times, freq, self.length, called(key))
-                steps, labels = steps_of(fh, grid, called(key))
+                grid = grid_of(times, freq, self.length, instance_name(key))
+                steps, labels = steps_of(fh, grid, instance_name(key))
                 every = np.arange(1, steps.max() + 1)
                 ahead = labels if np.array_equal(steps, every) else labels_at(grid, every)
             values = y if y.index.equals(grid) else y.reindex(grid)
-            instances.append(Instance(key, values, steps, labels, ahead))
+            instances.append(Instance(key=key, y=values, steps=steps, labels=labels, ahead=ahead))
         return instances
 
     def covariates(
@@ -109,17 +110,20 @@ class Context(NamedTuple):
         names = list(self.X.columns)
         known = [name for name in names if X is not None and name in X.columns]
         only_past = [name for name in names if name not in known]
-        history = split_instances(self.X[only_past + known])
-        future = {} if X is None else split_instances(X[known])
+        # learned from the context alone, as the forecast is
+        categories = find_categories(self.X)
+        history = split_instances(encoded(self.X[only_past + known], categories))
+        future = {} if X is None else split_instances(encoded(X[known], categories))
+        start = encoded(self.X[only_past][:0], categories).shape[1]
         pasts, futures = [], []
         for instance in instances:
-            name = f"X of {called(instance.key)}"
+            name = f"X of {instance_name(instance.key)}"
             seen = numbers(history[instance.key].reindex(instance.y.index), name)
-            pasts.append(seen[:, : len(only_past)])
+            pasts.append(seen[:, :start])
             if known:
                 ahead = numbers(rows_ahead(future.get(instance.key), instance), name)
-                spare = np.full((horizon - len(ahead), len(known)), np.nan)
-                futures.append(np.concatenate((seen[:, len(only_past) :], ahead, spare)))
+                spare = np.full((horizon - len(ahead), ahead.shape[1]), np.nan)
+                futures.append(np.concatenate((seen[:, start:], ahead, spare)))
         return pasts if only_past else None, futures or None
 
     def check(self, X: pd.DataFrame) -> pd.DataFrame:

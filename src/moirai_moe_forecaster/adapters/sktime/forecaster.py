@@ -107,7 +107,9 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     Exogenous columns that are in ``X`` of ``fit`` and of ``predict`` are known ahead: ``X`` must
     then hold every step from the first after the series to the last of ``fh``. What they explain of
     the series in its context is added to the forecast; columns that explain nothing change nothing.
-    Columns only in ``X`` of ``fit`` inform about the past. Rows are matched by their labels. NaN in
+    Columns only in ``X`` of ``fit`` inform about the past. Columns of categories or text become
+    numbers by what the context holds of them: the place of ordered ones, else a column for each
+    level. Rows are matched by their labels. NaN in
     ``y`` or ``X`` is a missing value, and so is a row that is absent from a time index of known
     frequency.
 
@@ -151,7 +153,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         "X-y-must-have-same-index": True,
         "capability:multivariate": True,
         "capability:exogenous": True,
-        "capability:categorical_in_X": False,
+        "capability:categorical_in_X": True,
         "capability:non_contiguous_X": False,
         "capability:missing_values": True,
         "capability:unequal_length": True,
@@ -325,7 +327,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     def _predict_proba(
         self, fh: ForecastingHorizon, X: pd.DataFrame | None, marginal: bool = True
     ) -> BaseDistribution:
-        # imported here, as most forecasts need no distribution
+        # skpro would make a first forecast a sixth slower, and most need no distribution
         from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
         from moirai_moe_forecaster.adapters.sktime.whole_numbers import WholeNumbers
 

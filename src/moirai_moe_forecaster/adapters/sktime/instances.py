@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from moirai_moe_forecaster.errors import InvalidInputError
 Number = TypeVar("Number", bound=np.generic)
 
 
-class Instance(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Instance:
     """One series of the context, and what is asked of it.
 
     Attributes
@@ -118,9 +120,9 @@ def rows_at(
 
 def rows_ahead(X: pd.DataFrame | None, instance: Instance) -> pd.DataFrame:
     if X is None:
-        raise InvalidInputError(f"X has no rows for {called(instance.key)}")
+        raise InvalidInputError(f"X has no rows for {instance_name(instance.key)}")
     reason = (
-        f"{called(instance.key)} needs its known-future columns at all steps from 1 to "
+        f"{instance_name(instance.key)} needs its known-future columns at all steps from 1 to "
         f"{len(instance.ahead)}, also those between the steps of fh"
     )
     return rows_at(X, instance.ahead, reason)
@@ -175,9 +177,9 @@ def positions_of(instance: Instance, length: int) -> NDArray[np.intp]:
     positions: NDArray[np.intp] = instance.steps[instance.steps < 1] + len(kept) - 1
     if (positions < 0).any():
         raise InvalidInputError(
-            f"fh asks for {instance.labels[0]}, but the context of {called(instance.key)} starts "
-            f"at {kept[0]}: in-sample forecasts reach back to its first point, and it has the last "
-            f"{len(kept)} points (context_length, at most what the network can read)"
+            f"fh asks for {instance.labels[0]}, but the context of {instance_name(instance.key)} "
+            f"starts at {kept[0]}: in-sample forecasts reach back to its first point, and it has "
+            f"the last {len(kept)} points (context_length, at most what the network can read)"
         )
     return positions
 
@@ -196,26 +198,29 @@ def in_order(
 
 def target_values(instance: Instance, length: int | None = None) -> Array:
     """Values (time, variate), of which the last `length`, or all, must not all be missing."""
-    values = numbers(instance.y, called(instance.key))
+    values = numbers(instance.y, instance_name(instance.key))
     missing = np.isnan(values[-(length or len(values)) :]).all(0)
     for column in instance.y.columns[np.flatnonzero(missing)]:
         where = "" if length is None or len(values) <= length else f" among its last {length}"
         raise InvalidInputError(
-            f"{called(instance.key)} has only missing values in column {column!r}{where}; "
+            f"{instance_name(instance.key)} has only missing values in column {column!r}{where}; "
             "drop it or give a value"
         )
     return values
 
 
 def numbers(table: pd.DataFrame, name: str) -> Array:
-    values = read_numbers(table)
+    try:
+        values = read_numbers(table)
+    except TypeError as error:
+        raise InvalidInputError(f"{name} must hold real numbers or categories: {error}") from error
     infinite = table.index[np.flatnonzero(np.isinf(values).any(1))]
     if len(infinite):
         raise InvalidInputError(f"{name} is infinite at {infinite[0]}; use NaN for a missing value")
     return values
 
 
-def called(key: tuple[Any, ...]) -> str:
+def instance_name(key: tuple[Any, ...]) -> str:
     """What messages call an instance."""
     if not key:
         return "the series"

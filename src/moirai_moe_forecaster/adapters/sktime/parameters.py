@@ -10,7 +10,7 @@ from moirai_moe_forecaster.adapters.sktime.tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
-from moirai_moe_forecaster.inference.model_cache import Source, last_written
+from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written
 from moirai_moe_forecaster.inference.options import read_support
 
 
@@ -35,7 +35,7 @@ def check_parameters(forecaster: Any) -> None:
     read_support(forecaster.bounds, forecaster.integer)
 
 
-def read_source(forecaster: Any) -> Source:
+def read_source(forecaster: Any) -> ModelSource:
     """Return what the forecaster's network is made from."""
     config, path = forecaster.config, forecaster.model_path
     if path is not None and config is not None:
@@ -52,4 +52,6 @@ def read_source(forecaster: Any) -> Source:
         config = ModelConfig.from_dict(config)
     name = None if path is None else str(path)
     device = str(forecaster.device or "auto")
-    return Source(name, forecaster.revision, config, device, forecaster.dtype, last_written(path))
+    return ModelSource(
+        name, forecaster.revision, config, device, forecaster.dtype, last_written(path)
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from moirai_moe_forecaster.adapters.sktime.instances import panel_frequency, tar
 from moirai_moe_forecaster.data.arguments import read_device
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+from moirai_moe_forecaster.tuning.fine_tune_config import FineTuneConfig
 from moirai_moe_forecaster.tuning.lora import LoraConfig
 
 # "zero-shot" trains in pretrain only
@@ -31,9 +32,7 @@ ELSEWHERE = {
     "validation": "validation_split",
     "random_state": "random_state",
 }
-KNOWN = sorted(
-    inspect.signature(MoiraiMoEPipeline.fine_tune).parameters.keys() - ELSEWHERE.keys() - {"self"}
-)
+KNOWN = sorted({field.name for field in fields(FineTuneConfig)} - ELSEWHERE.keys())
 
 
 class TunedWeights:

@@ -216,7 +216,8 @@ def _forecasts(filled: Array, seen: Array) -> Array:
     """
     weights = _memories(len(filled))
     total = weights @ filled
-    known = weights.sum(2, keepdims=True) if seen.all() else weights @ seen
+    # also where all are seen: a sum in another order has other last bits, and these seed paths
+    known = weights @ seen
     return np.where(known > 0, total / np.where(known > 0, known, 1.0), 0.0)
 
 
