@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 
-from moirai_moe_forecaster import MoiraiMoEPipeline
+from moirai_moe_forecaster import MoiraiMoEForecaster, MoiraiMoEPipeline
 from moirai_moe_forecaster.checkpoint import load_checkpoint, save_checkpoint, store
 from moirai_moe_forecaster.checkpoint.adapters import (
     ADAPTERS_FILE,
@@ -356,6 +357,25 @@ class TestArguments:
         for call in calls:
             with pytest.raises(CheckpointError, match="expected"):
                 call(path)
+
+    @pytest.mark.parametrize("path", ["a\0b", "a/b\0c", "x" * 5000, "a/" + "b" * 5000])
+    def test_nor_in_an_sktime_forecaster(self, path: str) -> None:
+        with pytest.raises(CheckpointError, match="expected"):
+            MoiraiMoEForecaster(model_path=path).fit(pd.Series(np.arange(40.0)))
+
+    def test_a_hub_out_of_reach_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        utils = pytest.importorskip("huggingface_hub.utils")
+        asked = []
+
+        class Session:
+            def head(self, url: str, timeout: float) -> None:
+                asked.append((url, timeout))
+                raise OSError("unreachable")
+
+        monkeypatch.setattr(utils, "get_session", Session)
+        with pytest.raises(CheckpointError, match=r"was looked for in .*out of reach"):
+            MoiraiMoEPipeline.from_pretrained("nobody-at-all/nothing")
+        assert [seconds for _, seconds in asked] == [5.0]
 
 
 class TestSaving:

@@ -55,17 +55,17 @@ def test_a_few_holes_stay_as_they_are() -> None:
     np.testing.assert_array_equal(fill_gaps(values), np.arange(100.0))
 
 
-def test_cycles_run_on_through_gaps_of_a_third_of_them() -> None:
+def test_cycles_run_on_through_gaps_of_a_quarter_of_them() -> None:
     time = np.arange(240)
-    values = 5 + np.sin(time * 2 * np.pi / 24)
+    values = 5 + np.sin(time * 2 * np.pi / 40)
     holes = values.copy()
-    holes[60:68] = NAN
-    holes[80:88] = NAN
-    holes[120:130] = NAN
+    holes[60:70] = NAN
+    holes[92:102] = NAN
+    holes[120:131] = NAN
     series = Series(holes[None], np.empty((0, 240)), np.empty((0, 240)))
-    (view,) = make_views(series, [[Period(24, 1.0)]], [PLAIN], 10, fill=True)
+    (view,) = make_views(series, [[Period(40, 1.0)]], [PLAIN], 10, fill=True)
     np.testing.assert_allclose(view.series.target[0, :120], values[:120], atol=1e-6)
-    assert np.isnan(view.series.target[0, 120:130]).all()
+    assert np.isnan(view.series.target[0, 120:131]).all()
 
 
 def test_phases_that_are_never_observed_lie_between_known_ones() -> None:
@@ -139,3 +139,19 @@ def test_no_worse_than_the_mask_or_lines(
     assert error <= min(by_mask, by_lines)
     lower, upper = forecast.interval(0.8)
     assert least <= ((label >= lower) & (label <= upper)).mean() <= most
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_a_gap_before_the_horizon_needs_paths_that_other_series_do_not(
+    pipeline: MoiraiMoEPipeline, order: slice
+) -> None:
+    """One pass reaches 64 steps."""
+    cut, whole = (np.array(row) for row in seasonal(1)[:2])
+    cut[-40:] = NAN
+    options = {"num_paths": 8, "num_samples": 5, "random_state": 0}
+    batch = [cut[:, None], np.stack([whole, whole], 1)][order]
+    together = pipeline.predict(batch, 30, **options)
+    for index, series in enumerate(batch):
+        alone = pipeline.predict([series], 30, **options)[0]
+        np.testing.assert_allclose(together[index].median, alone.median, rtol=1e-4)
+        np.testing.assert_allclose(together[index].samples, alone.samples, rtol=1e-4)

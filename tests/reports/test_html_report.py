@@ -111,6 +111,22 @@ def test_no_window_is_forecast_twice(figures: list[Any], monkeypatch: pytest.Mon
         assert one.to_json() == other.to_json()
 
 
+def test_series_that_were_skipped_are_left_out(figures: list[Any]) -> None:
+    rng = np.random.default_rng(0)
+    y = [rng.normal(size=length).cumsum() for length in (60, 5, 70)]
+    X = [rng.normal(size=(len(part), 1)) for part in y]
+    y[0][3] = np.inf
+    pipeline = MoiraiMoEPipeline(tiny_network())
+    run = Backtest.of(y, horizon=6, windows=2, X=X, on_error="skip")
+    forecast = run.forecast(pipeline)
+    result = run.score_forecast(forecast)
+    assert "1 series, 2 windows" in pages.backtest_page(
+        pipeline, y, result, result, "data", X=X, forecast=forecast
+    )
+    assert [button.label for button in figures[0].layout.updatemenus[0].buttons] == ["2"]
+    np.testing.assert_array_equal(figures[0].data[-1].y, y[2])
+
+
 def cycles_of(page: str) -> pd.DataFrame:
     """Table of the page's section on cycles."""
     section = page.split("<h2>Cycles</h2>")[1].split("<h2>")[0]

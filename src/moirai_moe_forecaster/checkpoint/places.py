@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from moirai_moe_forecaster.checkpoint.files import read_path
 from moirai_moe_forecaster.errors import CheckpointError, MissingExtraError
@@ -89,13 +90,12 @@ def _download(name: str, revision: str | None) -> Place:
         errors.EntryNotFoundError: f"it does not hold {CONFIG_FILE} and {WEIGHTS_FILE}, so it "
         "is not a checkpoint of this model",
     }
+    options: dict[str, Any] = {"etag_timeout": HUB_SECONDS, "local_files_only": not _is_reachable()}
     try:
-        config = Path(
-            hf_hub_download(name, CONFIG_FILE, revision=revision, etag_timeout=HUB_SECONDS)
-        )
+        config = Path(hf_hub_download(name, CONFIG_FILE, revision=revision, **options))
         # the folder is the commit: both files are of it even if the branch moves meanwhile
         commit = config.parent.name
-        hf_hub_download(name, WEIGHTS_FILE, revision=commit, etag_timeout=HUB_SECONDS)
+        hf_hub_download(name, WEIGHTS_FILE, revision=commit, **options)
     # whatever fails in there (HTTP client, file locks, validation) means the same to the caller
     except Exception as error:
         known = (text for kind, text in advice.items() if isinstance(error, kind))
@@ -105,3 +105,15 @@ def _download(name: str, revision: str | None) -> Place:
             f"{Path.cwd()}: {hint}. Otherwise pass {WHAT_IS_EXPECTED}"
         ) from error
     return Place(directory=config.parent, name=name, source=name, revision=commit)
+
+
+def _is_reachable() -> bool:
+    """Whether the Hub answers at all: asked once, where its library would try for half a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # of whichever HTTP client the library uses
+        return False
+    return True

@@ -86,28 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Backtest, print the pooled scores, and write those of every window."""
-    data = read_data(arguments, arguments.covariates)
-    import pandas as pd
-
-    from moirai_moe_forecaster.data.categories import encoded, find_categories
-    from moirai_moe_forecaster.data.panel import read_panel
+    y, covariates = _read(arguments)
     from moirai_moe_forecaster.evaluation.backtest import Backtest
     from moirai_moe_forecaster.evaluation.forecasters import Variant, naive_quantiles
     from moirai_moe_forecaster.evaluation.metrics import LEVELS
     from moirai_moe_forecaster.evaluation.peers import Peer
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
-    def panel(table: pd.DataFrame, columns: str | list[str]) -> Any:
-        freq = read_freq(arguments.freq)
-        return read_panel(table, **data.names, target_columns=columns, freq=freq)
-
-    y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
-    covariates = None
-    if arguments.covariates:
-        given = data.table[arguments.covariates]
-        known = encoded(given, find_categories(given))
-        table = pd.concat([data.table.drop(columns=given.columns), known], axis=1)
-        covariates = panel(table, [*known.columns])
     backtest = Backtest.of(
         y,
         horizon=arguments.horizon,
@@ -148,6 +133,27 @@ def run(arguments: argparse.Namespace) -> None:
         )
         write_whole(arguments.html, lambda file: file.write_text(page, encoding="utf-8"))
         print(f"\nreport: {arguments.html.resolve()}")
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Series and covariates, categories among them as numbers, each as `backtest` takes it."""
+    data = read_data(arguments, arguments.covariates)
+    import pandas as pd
+
+    from moirai_moe_forecaster.data.categories import encoded, find_categories
+    from moirai_moe_forecaster.data.panel import read_panel
+
+    def panel(table: pd.DataFrame, columns: str | list[str]) -> Any:
+        freq = read_freq(arguments.freq)
+        return read_panel(table, **data.names, target_columns=columns, freq=freq)
+
+    y = panel(data.table, data.targets[0] if len(data.targets) == 1 else data.targets)
+    if not arguments.covariates:
+        return y, None
+    given = data.table[arguments.covariates]
+    known = encoded(given, find_categories(given))
+    table = pd.concat([data.table.drop(columns=given.columns), known], axis=1)
+    return y, panel(table, [*known.columns])
 
 
 def _score(

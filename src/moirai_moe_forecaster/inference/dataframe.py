@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.arguments import OnError, check_count
 from moirai_moe_forecaster.data.clock import plain
-from moirai_moe_forecaster.data.formats import to_pandas
 from moirai_moe_forecaster.data.panel import (
     Columns,
     LongFrame,
     log_skipped,
-    names_of,
     read_frame,
     read_good,
 )
@@ -27,122 +25,12 @@ from moirai_moe_forecaster.inference.forecast import Forecast, check_levels
 from moirai_moe_forecaster.inference.options import context_points
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
+    from moirai_moe_forecaster.inference.predicting import Predictor
 
 Array = NDArray[np.float64]
 
 TARGET_NAME = "target_name"
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-def predict_df(
-    self: MoiraiMoEPipeline,
-    df: Any,
-    horizon: int,
-    *,
-    quantile_levels: Sequence[float] = DECILES,
-    id_column: Hashable | None = "item_id",
-    timestamp_column: Hashable = "timestamp",
-    target_columns: Hashable | Sequence[Hashable] = "target",
-    past_covariates: Hashable | Sequence[Hashable] = (),
-    future_df: Any = None,
-    freq: str | int | Mapping[Any, str | int] | None = None,
-    context_length: int | None = None,
-    dayfirst: bool | None = None,
-    on_error: OnError = "raise",
-    **options: Any,
-) -> Any:
-    """Forecast every series of a long DataFrame.
-
-    Parameters
-    ----------
-    df : pandas.DataFrame, polars.DataFrame or pyarrow.Table
-        One row per series and time, in any order. Ids may be of any type and times datetimes
-        (with or without a zone), text that reads as such, periods or integers. Values are
-        numbers; NaN is missing, and so is a step of the grid without a row. Covariates may also be
-        categories or text. What was read is logged.
-    horizon : int
-        Steps after the last row of every series, at least 1.
-    quantile_levels : sequence of float, default=(0.1, ..., 0.9)
-        In (0, 1).
-    id_column : hashable, default="item_id"
-        None if all rows are of one series.
-    timestamp_column : hashable, default="timestamp"
-    target_columns : hashable or list of hashable, default="target"
-        Several targets are forecast as the variates of one series.
-    past_covariates : hashable or list of hashable, default=()
-        Columns of `df` known only up to the last row.
-    future_df : of the type of df, optional
-        A row for each step of the horizon of every series: the columns of ids and times, and
-        those of the covariates known ahead, whose past is in `df`. Rows of other ids or times
-        are not used.
-    freq : str, int or mapping from ids to these, optional
-        An alias of pandas, or an integer for integer times. By default inferred for every
-        series: the largest step that all of its times fit, in months or business days where
-        they go by these.
-    context_length : int, optional
-        Use only this many of the last steps. By default the network reads
-        `max_context_length`, and cycles are learnt from up to 16,384.
-    dayfirst : bool, optional
-        Whether times in text such as 01/02/2023 have the day first. By default, those with dots
-        have, others if a number above 12 says so; what stays open is an error.
-    on_error : {"raise", "skip"}, default="raise"
-        What is done about ids that cannot be forecast: those of a single row from which no
-        frequency can be inferred, without values in the context, with irregular or repeated times,
-        or values that are no numbers. "skip" leaves them out, logs them, and names them with the
-        reason in ``result.attrs["skipped"]`` (pandas) or the schema's metadata (pyarrow).
-    **options
-        Of `predict`: season_length, bounds, integer, num_paths, batch_size, normaliser,
-        random_state and progress.
-        Lengths that `season_length` names are steps of every series, whatever its frequency.
-
-    Returns
-    -------
-    DataFrame
-        Of the library of `df`. Series in the order of their first rows, each with its targets
-        in the order of `target_columns`, each with `horizon` rows. The columns are those of
-        ids and times, ``target_name`` if there are several targets, ``mean``, ``median``, and
-        one per level, such as ``0.1``. Without rows in `df` it has none either. Ids and times have
-        the types that they came in; full dates in text become datetimes, while months, quarters,
-        weeks and years are written as they were.
-
-    Raises
-    ------
-    InvalidInputError
-        Before anything is forecast; the message names the row or id, and what to do.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import pandas as pd
-    >>> from moirai_moe_forecaster import MoiraiMoEPipeline
-    >>> days = pd.date_range("2024-01-01", periods=60)
-    >>> df = pd.DataFrame({"shop": "north", "day": days, "sold": np.arange(60) % 7})
-    >>> pipeline = MoiraiMoEPipeline.from_pretrained()
-    >>> names = {"id_column": "shop", "timestamp_column": "day", "target_columns": "sold"}
-    >>> forecast = pipeline.predict_df(df, 7, quantile_levels=[0.1, 0.9], **names)
-    >>> list(forecast.columns)
-    ['shop', 'day', 'mean', 'median', '0.1', '0.9']
-    """
-    if "future_covariates" in options:
-        raise InvalidInputError(
-            "predict_df takes covariates known ahead as columns of df and future_df; leave "
-            "future_covariates out"
-        )
-    table, restore = to_pandas(df, "df")
-    future = None if future_df is None else to_pandas(future_df, "future_df")[0]
-    columns = Columns(
-        id_column,
-        timestamp_column,
-        names_of(target_columns, table),
-        names_of(past_covariates, table),
-        _known(future, table, id_column, timestamp_column),
-    )
-    levels = result_levels(quantile_levels, columns)
-    result = forecast_frame(
-        self, table, future, columns, horizon, freq, context_length, dayfirst, on_error, **options
-    )
-    return restore(result.table(levels), [id_column, timestamp_column])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +115,7 @@ def result_levels(levels: Sequence[float], columns: Columns) -> list[float]:
 
 
 def forecast_frame(
-    pipeline: MoiraiMoEPipeline,
+    pipeline: Predictor,
     table: pd.DataFrame,
     future: pd.DataFrame | None,
     columns: Columns,
@@ -330,7 +218,7 @@ def _future_values(
     return values
 
 
-def _known(
+def known_ahead(
     future: pd.DataFrame | None,
     table: pd.DataFrame,
     id_column: Hashable | None,

@@ -233,9 +233,14 @@ def _ranks(draws: Tensor) -> Tensor:
 def _stack(summaries: Sequence[Marginals]) -> Marginals:
     """Join summaries along the series axis; series with fewer variates are filled up with NaN."""
     variates = max(summary.scale.shape[1] for summary in summaries)
+    ranks = next((summary.ranks for summary in summaries if summary.ranks is not None), None)
 
     def joined(field: str) -> Any:
         arrays = [getattr(summary, field) for summary in summaries]
+        if field == "ranks" and ranks is not None:
+            # one pass may reach the horizon of a series, and not that of one with a gap before it
+            none = np.full((*ranks.shape[:3], variates), -1, ranks.dtype)
+            arrays = [none if array is None else array for array in arrays]
         if arrays[0] is None:
             return None
         if all(array.shape[-1] == variates for array in arrays):

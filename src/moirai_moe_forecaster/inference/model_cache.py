@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE
+from moirai_moe_forecaster.checkpoint.files import read_path
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_device, read_dtype
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -42,7 +43,7 @@ def last_written(model_path: str | Path | None) -> int:
     """When a local checkpoint was last written, in nanoseconds; 0 for any other."""
     if not model_path:
         return 0
-    files = [Path(model_path, name) for name in ("model.safetensors", ADAPTERS_FILE)]
+    files = [read_path(model_path) / name for name in ("model.safetensors", ADAPTERS_FILE)]
     return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
 
 

@@ -115,8 +115,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     Notes
     -----
     Quantiles and medians are always the same for the same context, in whatever batch. Samples are
-    paths: the steps and components of one belong together. A component without any value in the
-    context has no forecast, and gets NaN.
+    trajectories: the steps and components of one belong together. A component without any value in
+    the context has no forecast, and gets NaN.
 
     The network computes in the type of the series, as all torch models of Darts do; ``float32``
     is about twice as fast as ``float64``. Series of ``float16`` are computed in ``float32``.

@@ -191,7 +191,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         )
 
     def _samples(self, contexts: Sequence[Series], horizon: int) -> Array:
-        """Trajectories (series, sample, time, component); each is one path through all steps."""
+        """Trajectories (series, sample, time, component); each goes through all steps."""
         seed = _draw_seed() if self._samples_seed is None else self._samples_seed
         count = self.pred_num_samples
         return self._read(

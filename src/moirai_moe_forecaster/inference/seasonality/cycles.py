@@ -245,8 +245,9 @@ def _level_and_spread(values: Array, length: int) -> tuple[float, Array]:
     weights = OLDER ** np.arange(len(rows))[::-1]
     level = float(weights @ levels / weights.sum())
     sizes = np.abs(rows - levels[:, None])
-    known = weights @ ~np.isnan(sizes)
-    spread = weights @ np.nan_to_num(sizes) / np.where(known > 0, known, 1.0)
+    seen = ~np.isnan(sizes)
+    known = weights @ seen.astype(np.float64)
+    spread = weights @ np.where(seen, sizes, 0.0) / np.where(known > 0, known, 1.0)
     usual = spread[known > 0].mean()
     if not usual > 0:
         return level, np.ones(length)

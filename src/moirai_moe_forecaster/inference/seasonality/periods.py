@@ -316,14 +316,26 @@ def _variogram(series: Array, observed: Mask, window: int) -> Array:
     level = (total[window:] - total[:-window]) / window
     middle = np.clip(np.arange(points) - window // 2, 0, points - window)
     values = np.where(observed, series - level[middle], 0.0)
-    size = plan_for(points, SEARCHES[0]).size
-    known, value, square = np.fft.rfft([observed, values, values**2], size)
-    cross = 2 * (known.conj() * square).real - 2 * np.abs(value) ** 2
     lags = 3 * (points // 2) // 2 + 1
-    squares, pairs = np.fft.irfft([cross, np.abs(known) ** 2], size)[:, :lags]
+    squares, pairs = _differences(values, observed, lags)
     variogram = np.maximum(squares, 0) / np.maximum(pairs, 0.5)
     variogram[pairs < 0.5] = 2 * (values @ values) / np.count_nonzero(observed)
     return variogram
+
+
+def _differences(values: Array, observed: Mask, lags: int) -> tuple[Array, Array]:
+    """Sums of squared differences of observed points, by lag, and how many there are; (lags,)."""
+    points, size = len(values), plan_for(len(values), SEARCHES[0]).size
+    if not observed.all():
+        known, value, square = np.fft.rfft([observed, values, values**2], size)
+        cross = 2 * (known.conj() * square).real - 2 * np.abs(value) ** 2
+        squares, pairs = np.fft.irfft([cross, np.abs(known) ** 2], size)[:, :lags]
+        return squares, pairs
+    # without gaps, the squares on either side of a lag are cumulative sums
+    products = np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[:lags]
+    total = np.concatenate(([0.0], np.cumsum(values**2)))
+    lag = np.arange(lags)
+    return total[points - lag] + total[-1] - total[lag] - 2 * products, points - lag.astype(float)
 
 
 def _shares(variogram: Array) -> Array:
