@@ -3,7 +3,7 @@
 A network reads smooth curves better than a mask of many holes; a few holes are no trouble. What is
 filled is a straight line between the neighbours of a gap, over which the series' own cycles run on.
 Where no cycle is known only short gaps are filled; the others stay missing, and so do those in
-which more than a quarter of the longest cycle is missing.
+which more than two sevenths of the longest cycle, a weekend, is missing.
 Nothing is made up at the end of a series: forecasts begin after the last observed step, and what
 they say of the steps up to the end is left out.
 """

@@ -91,10 +91,10 @@ def make_views(
 
 
 def _filled(values: Array, cycles: ContinuedCycles | None, found: Sequence[Period]) -> Array:
-    """Fill the gaps of a variate (time,) of up to a quarter of its longest cycle."""
+    """Fill the gaps of a variate (time,) of up to two sevenths of its longest cycle."""
     if cycles is None:
         return fill_gaps(values)
-    longest = max(period.length for period in found) // 4
+    longest = 2 * max(period.length for period in found) // 7
     return fill_gaps(values, cycles.all[: len(values)], max(SHORT, longest))
 
 
