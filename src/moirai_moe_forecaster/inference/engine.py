@@ -39,7 +39,7 @@ from moirai_moe_forecaster.inference.rollout import (
     seeded_draw,
 )
 from moirai_moe_forecaster.inference.sampling import series_seed
-from moirai_moe_forecaster.inference.seasons import KINDS, Seasons
+from moirai_moe_forecaster.inference.seasons import VIEW_KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -160,7 +160,7 @@ def _views(series: Series, seasons: Seasons, load: Load, flipped: bool) -> tuple
     """Views of a series that count, and their weights (view, variate)."""
     fill = load.config.fill_gaps
     views = make_views(series, seasons.periods, seasons.kinds, load.horizon, fill=fill)
-    weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
+    weights = seasons.weights[[VIEW_KINDS.index(kind) for kind in seasons.kinds]]
     if flipped:
         views = [*views, *(view.sign_flipped() for view in views)]
         weights = np.concatenate((weights, weights)) / 2
