@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "moirai_moe_forecaster"
 PAGE = ROOT / "docs" / "architecture.md"
 TREE = re.compile(r"(?<=<!-- files -->\n```text\n).*?(?=```)", re.DOTALL)
-# rooms in the order of their imports: one knows those above it only
+# subpackages in the order of their imports: one knows those above it only
 ORDER = (
     "config",
     "data",
@@ -23,9 +23,9 @@ ORDER = (
     "checkpoint",
     "inference",
     "training",
-    "tuning",
     "evaluation",
     "plotting",
+    "tuning",
     "reports",
     "adapters",
     "cli",
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def tree() -> str:
-    """List rooms and files, each with the first line of its docstring."""
+    """List subpackages and files, each with the first line of its docstring."""
     lines = []
     for name in ("__init__.py", "errors.py", "moved.py", "__main__.py"):
         lines.append(_line(PACKAGE / name, name, 0))

@@ -3,9 +3,10 @@
     python examples/versions/compare.py OLD NEW [--only ENTRY ...]
 
 OLD and NEW are checkouts of this repository (`git worktree add --detach FOLDER COMMIT`). Each runs
-in a process of its own, on one thread, with this Python and its libraries. Differences are
-relative to the width of the 80 % interval, or to the size of what has none. The exit code is 1 if
-one is above 1e-6, or a label or a text differs; changes of signatures and of --help are listed.
+in a process of its own, on one thread, with this Python and its libraries. Both forecast with the
+checkpoint of OLD, whose conventions NEW must keep. Differences are relative to the width of the
+80 % interval, or to the size of what has none. The exit code is 1 if one is above 1e-6, or a label
+or a text differs; changes of signatures and of --help are listed.
 """
 
 # %%
@@ -178,15 +179,16 @@ def compare_interfaces(old: dict[str, str], new: dict[str, str]) -> None:
             print(f"- {name}\n{changed(old[name], new[name])}")
 
 
-def started(checkout: Path, file: Path, only: list[str]) -> subprocess.Popen[bytes]:
+def run_version(checkout: Path, weights: Path, file: Path, only: list[str]) -> None:
     """Run this script with a version of the package."""
     source = checkout.absolute() / "src"
     paths = os.pathsep.join([str(source), str(Path(__file__).parent)])
     found = f"import moirai_moe_forecaster as m; assert m.__file__.startswith({str(source)!r})"
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    environment["CHECKPOINT"] = str(weights.absolute())
     subprocess.run([sys.executable, "-c", found], env=environment, check=True)
     command = [sys.executable, __file__, "--run", str(file), "--only", *only]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def main() -> int:
@@ -201,11 +203,11 @@ def main() -> int:
         return 0
     if len(arguments.versions) != 2:
         parser.error("give two checkouts")
+    weights = arguments.versions[0] / "src" / "moirai_moe_forecaster" / "weights"
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("old", "new")]
         for checkout, file in zip(arguments.versions, files, strict=True):
-            if started(checkout, file, arguments.only).wait():
-                sys.exit(f"{checkout} failed")
+            run_version(checkout, weights, file, arguments.only)
         (old, old_interface), (new, new_interface) = (pickle.loads(f.read_bytes()) for f in files)
     agree = compare(old, new)
     compare_interfaces(old_interface, new_interface)

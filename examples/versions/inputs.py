@@ -7,9 +7,10 @@ the others.
 
 # %%
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,9 @@ def network(**changes: Any) -> MoiraiMoE:
     return made.eval().requires_grad_(False)
 
 
-BUNDLED = MoiraiMoEPipeline.from_pretrained()
+# the same one for every version, whichever it comes with
+CHECKPOINT = os.environ["CHECKPOINT"]
+PIPELINE = MoiraiMoEPipeline.from_pretrained(CHECKPOINT)
 
 
 def wave(rng: np.random.Generator, points: int = 200, variates: int = 1) -> np.ndarray:
@@ -142,15 +145,15 @@ def arrays(rng: np.random.Generator) -> Iterator[Any]:
     for dtype in ("float64", "float32", "float16", "int64", "int8", "bool"):
         y = wave(rng)[:, 0]
         for given in (y / np.abs(y).max() * 100).astype(dtype), np.sign(y).astype(dtype):
-            yield BUNDLED.predict(given, 24, random_state=0)
+            yield PIPELINE.predict(given, 24, random_state=0)
     for points in (1, 2, 15, 16, 17, 100, 600, 2100):
-        yield BUNDLED.predict(wave(rng, points)[:, 0], 20, random_state=0)
+        yield PIPELINE.predict(wave(rng, points)[:, 0], 20, random_state=0)
     for horizon in (1, 15, 16, 17, 64, 65, 200):
-        yield BUNDLED.predict(wave(rng)[:, 0].tolist(), horizon, random_state=1)
-    yield BUNDLED.predict([wave(rng, n)[:, 0] for n in (30, 200, 90, 300)], 70, random_state=2)
-    yield BUNDLED.predict([[1.0, 2, 3, 4], [2, 1, 2, 1, 2]], 5, random_state=2)
+        yield PIPELINE.predict(wave(rng)[:, 0].tolist(), horizon, random_state=1)
+    yield PIPELINE.predict([wave(rng, n)[:, 0] for n in (30, 200, 90, 300)], 70, random_state=2)
+    yield PIPELINE.predict([[1.0, 2, 3, 4], [2, 1, 2, 1, 2]], 5, random_state=2)
     for scale in (1e-200, 1e-5, 1e6, 1e200):
-        yield BUNDLED.predict(wave(rng)[:, 0] * scale, 30, random_state=0)
+        yield PIPELINE.predict(wave(rng)[:, 0] * scale, 30, random_state=0)
 
 
 @entry("predict: multivariate")
@@ -158,11 +161,11 @@ def multivariate(rng: np.random.Generator) -> Iterator[Any]:
     """Several variates, alone and in ragged lists."""
     for variates in (1, 2, 5):
         for horizon in (12, 80):
-            yield BUNDLED.predict(wave(rng, 150, variates), horizon, random_state=0)
+            yield PIPELINE.predict(wave(rng, 150, variates), horizon, random_state=0)
     ragged = [wave(rng, 50 + 40 * v, v) for v in (1, 3, 2)]
     for horizon in (12, 80):
-        yield BUNDLED.predict(ragged, horizon, random_state=0, batch_size=2)
-    yield BUNDLED.predict(ragged, 30, random_state=0)[1]
+        yield PIPELINE.predict(ragged, horizon, random_state=0, batch_size=2)
+    yield PIPELINE.predict(ragged, 30, random_state=0)[1]
 
 
 @entry("predict: pandas")
@@ -170,10 +173,10 @@ def pandas_objects(rng: np.random.Generator) -> Iterator[Any]:
     """Series, wide tables and panels, with several kinds of index."""
     for freq in ("h", "D", "W-MON", "MS", "QE", "B"):
         index = pd.date_range("2001", periods=120, freq=freq)
-        yield BUNDLED.predict(pd.Series(wave(rng, 120)[:, 0], index), 20, random_state=0)
+        yield PIPELINE.predict(pd.Series(wave(rng, 120)[:, 0], index), 20, random_state=0)
     periods = pd.period_range("2001", periods=120, freq="M")
     for index in (periods, pd.RangeIndex(120), pd.Index(np.arange(120) * 2)):
-        yield BUNDLED.predict(pd.DataFrame(wave(rng, 120, 2), index), 20, random_state=0)
+        yield PIPELINE.predict(pd.DataFrame(wave(rng, 120, 2), index), 20, random_state=0)
     parts = {k: pd.DataFrame(wave(rng, 40 + 20 * k, 2), columns=["a", "b"]) for k in range(3)}
     panel = pd.concat(parts, names=["shop", "time"])
     for given in (
@@ -182,27 +185,27 @@ def pandas_objects(rng: np.random.Generator) -> Iterator[Any]:
         pd.concat({"x": panel}, names=["town"]),
         panel.round().astype("Int64"),
     ):
-        yield BUNDLED.predict(given, 20, random_state=0)
-    yield BUNDLED.predict(list(parts.values()), 20, random_state=0)
-    yield BUNDLED.predict(pd.Series([1, None, 3, 4] * 9, dtype="Float64"), 5, random_state=0)
+        yield PIPELINE.predict(given, 20, random_state=0)
+    yield PIPELINE.predict(list(parts.values()), 20, random_state=0)
+    yield PIPELINE.predict(pd.Series([1, None, 3, 4] * 9, dtype="Float64"), 5, random_state=0)
 
 
 @entry("predict: missing values")
 def missing(rng: np.random.Generator) -> Iterator[Any]:
     """NaN at the start, the end, in stretches and at random; masked arrays; constants."""
     for share in (0.05, 0.5, 0.9):
-        yield BUNDLED.predict(holes(rng, wave(rng)[:, 0], share), 30, random_state=0)
-        yield BUNDLED.predict(holes(rng, wave(rng, 100, 3), share), 30, random_state=0)
+        yield PIPELINE.predict(holes(rng, wave(rng)[:, 0], share), 30, random_state=0)
+        yield PIPELINE.predict(holes(rng, wave(rng, 100, 3), share), 30, random_state=0)
     for hidden in (slice(0, 70), slice(-40, None), slice(60, 120), slice(1, None), slice(0, -1)):
         y = wave(rng)[:, 0]
         y[hidden] = np.nan
-        yield BUNDLED.predict(y, 30, random_state=0)
+        yield PIPELINE.predict(y, 30, random_state=0)
         masked = np.ma.masked_invalid(y)
         masked.data[hidden] = 1e9
-        yield BUNDLED.predict(masked, 30, random_state=0)
-        yield BUNDLED.predict([masked, wave(rng, 50)[:, 0]], 30, random_state=0)
+        yield PIPELINE.predict(masked, 30, random_state=0)
+        yield PIPELINE.predict([masked, wave(rng, 50)[:, 0]], 30, random_state=0)
     for constant in (0.0, -7.0, 1e9):
-        yield BUNDLED.predict(holes(rng, np.full(60, constant), 0.1), 30, random_state=0)
+        yield PIPELINE.predict(holes(rng, np.full(60, constant), 0.1), 30, random_state=0)
 
 
 @entry("predict: covariates")
@@ -214,25 +217,25 @@ def covariates(rng: np.random.Generator) -> Iterator[Any]:
         for use in (None, "tokens", "regression"):
             for target in (y, y[:, 0]):
                 given = {"future_covariates": known, "covariate_use": use}
-                yield BUNDLED.predict(target, horizon, **given, random_state=0)
+                yield PIPELINE.predict(target, horizon, **given, random_state=0)
                 given["past_covariates"] = past
-                yield BUNDLED.predict(target, horizon, **given, random_state=0)
-        yield BUNDLED.predict(y, horizon, past_covariates=holes(rng, past), random_state=0)
+                yield PIPELINE.predict(target, horizon, **given, random_state=0)
+        yield PIPELINE.predict(y, horizon, past_covariates=holes(rng, past), random_state=0)
         known = {"future_covariates": [holes(rng, known), known[:, :1]]}
-        yield BUNDLED.predict([y, y[:, 0]], horizon, **known, random_state=0)
+        yield PIPELINE.predict([y, y[:, 0]], horizon, **known, random_state=0)
 
 
 @entry("predict: seasons")
 def seasons(rng: np.random.Generator) -> Iterator[Any]:
     """What `season_length` takes, on series that repeat, with gaps and several variates."""
     for length in ("auto", None, 1, 12, 24, [12, 30], np.int64(12)):
-        yield BUNDLED.predict(wave(rng)[:, 0], 40, season_length=length, random_state=0)
-        yield BUNDLED.predict(
+        yield PIPELINE.predict(wave(rng)[:, 0], 40, season_length=length, random_state=0)
+        yield PIPELINE.predict(
             holes(rng, wave(rng, 400, 2)), 90, season_length=length, random_state=0
         )
     long = np.tile(rng.normal(size=1440), 4) + rng.normal(0, 0.1, 5760)
     for options in ({}, {"context_length": 3000}, {"season_length": 1440}):
-        yield BUNDLED.predict(long, 50, **options, random_state=0)
+        yield PIPELINE.predict(long, 50, **options, random_state=0)
 
 
 @entry("predict: options")
@@ -249,41 +252,51 @@ def options(rng: np.random.Generator) -> Iterator[Any]:
         {"random_state": np.random.default_rng(5)},
         {"random_state": np.random.RandomState(5)},
     ):
-        yield BUNDLED.predict(y, 80, **{"random_state": 3, **given})
-    pipeline = MoiraiMoEPipeline.from_pretrained()
+        yield PIPELINE.predict(y, 80, **{"random_state": 3, **given})
+    pipeline = MoiraiMoEPipeline.from_pretrained(CHECKPOINT)
     pipeline.memory_budget = 2**22
     yield pipeline.predict(y * 5, 80, random_state=0)
     for dtype in ("bfloat16", "float64"):
-        other = MoiraiMoEPipeline.from_pretrained(dtype=dtype)
+        other = MoiraiMoEPipeline.from_pretrained(CHECKPOINT, dtype=dtype)
         yield other.predict(y, 30, random_state=0)
 
 
 @entry("predict: other checkpoints")
 def checkpoints(rng: np.random.Generator) -> Iterator[Any]:
-    """Conventions of networks, through both layouts on disk."""
-    official = ModelConfig.official(d_model=64, d_ff=8, num_layers=2, num_heads=1, max_seq_len=16)
+    """Conventions of networks."""
     conventions: list[dict[str, Any]] = [
         {},
-        official.to_dict(),
         {"router": "centroid"},
-        {"mixture": ["negative_binomial", "log_normal"]},
+        {"mixture": ["student_t", "log_normal", "normal_fixed"]},
         {"beyond_pass": "hidden", "reference_periods": 2, "exchange_channels": 3},
         {"find_seasons": True, "mirror_up_to": 128, "observed_mask_input": False},
         {"dependence_share": 0.2, "dependence_growth": 0.5, "dependence_decay": 0.9},
     ]
     for changes in conventions:
-        layout = "official" if len(changes) > 9 else "native"
-        with tempfile.TemporaryDirectory() as folder:
-            MoiraiMoEPipeline(network(**changes)).save_pretrained(folder, layout=layout)
-            pipeline = MoiraiMoEPipeline.from_pretrained(folder)
-        known = wave(rng, 190, 1)
-        yield pipeline.predict(holes(rng, wave(rng, 150, 2)), 40, random_state=0)
-        yield pipeline.predict(np.abs(wave(rng, 9)[:, 0]).round(), 40, random_state=0)
-        yield pipeline.predict(wave(rng, 150), 40, future_covariates=known, random_state=0)
-        again = {"normaliser": "reestimated", "num_paths": 4}
-        yield pipeline.predict(
-            wave(rng, 150), 40, past_covariates=known[:150], random_state=0, **again
-        )
+        yield from of_network(rng, network(**changes))
+
+
+@entry("predict: mixtures with counts")
+def counts(rng: np.random.Generator) -> Iterator[Any]:
+    """A mixture of counts, and the official conventions in the official layout."""
+    yield from of_network(rng, network(mixture=["negative_binomial", "log_normal"]))
+    official = ModelConfig.official(d_model=64, d_ff=8, num_layers=2, num_heads=1, max_seq_len=16)
+    yield from of_network(rng, network(**official.to_dict()), "official")
+
+
+def of_network(
+    rng: np.random.Generator, made: MoiraiMoE, layout: Literal["native", "official"] = "native"
+) -> Iterator[Any]:
+    """Save and load a network, and forecast with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        MoiraiMoEPipeline(made).save_pretrained(folder, layout=layout)
+        pipeline = MoiraiMoEPipeline.from_pretrained(folder)
+    known = wave(rng, 190, 1)
+    yield pipeline.predict(holes(rng, wave(rng, 150, 2)), 40, random_state=0)
+    yield pipeline.predict(np.abs(wave(rng, 9)[:, 0]).round(), 40, random_state=0)
+    yield pipeline.predict(wave(rng, 150), 40, future_covariates=known, random_state=0)
+    again = {"normaliser": "reestimated", "num_paths": 4, "past_covariates": known[:150]}
+    yield pipeline.predict(wave(rng, 150), 40, random_state=0, **again)
 
 
 @entry("predict_stream")
@@ -292,7 +305,7 @@ def stream(rng: np.random.Generator) -> Iterator[Any]:
     series = [wave(rng, 40 + 30 * n, 1 + n % 2) for n in range(6)]
     series[2] = series[2][:, 0]
     for batch in (1, 4, 256):
-        yield from BUNDLED.predict_stream(iter(series), 70, batch_size=batch, random_state=0)
+        yield from PIPELINE.predict_stream(iter(series), 70, batch_size=batch, random_state=0)
 
 
 @entry("embed and routing")
@@ -300,13 +313,13 @@ def representations(rng: np.random.Generator) -> Iterator[Any]:
     """Single series, lists, panels, covariates."""
     known = wave(rng, 130, 1)
     for y in wave(rng)[:, 0], wave(rng, 100, 3), [wave(rng, n, v) for n, v in ((30, 1), (90, 2))]:
-        yield [*map(np.asarray, BUNDLED.embed(y)[:1]), *_tokens(BUNDLED.embed(y).tokens)]
-        yield _routed(BUNDLED.routing(y))
+        yield [*map(np.asarray, PIPELINE.embed(y)[:1]), *_tokens(PIPELINE.embed(y).tokens)]
+        yield _routed(PIPELINE.routing(y))
     y, past = wave(rng, 100, 2), wave(rng, 100, 2)
     given = {"past_covariates": past, "future_covariates": known, "horizon": 30}
-    yield [BUNDLED.embed(y, **given).pooled, _routed(BUNDLED.routing(y, **given))]
+    yield [PIPELINE.embed(y, **given).pooled, _routed(PIPELINE.routing(y, **given))]
     panel = pd.concat({k: pd.Series(wave(rng, 60)[:, 0]) for k in "ba"}, names=["shop", "time"])
-    report = BUNDLED.routing(panel, context_length=48).with_labels(kind_of_shop=["x", "y"])
+    report = PIPELINE.routing(panel, context_length=48).with_labels(kind_of_shop=["x", "y"])
     yield [_routed(report), report.choices(), report.agreement(by="kind_of_shop")]
 
 
@@ -325,16 +338,16 @@ def frames(rng: np.random.Generator) -> Iterator[Any]:
     wanted = {"quantile_levels": LEVELS, "random_state": 0}
     for freq in ("15min", "h", "D", "B", "W-SUN", "MS", "ME", "QS", "YS", "2h", "45D"):
         table = long_table(rng, freq)
-        yield BUNDLED.predict_df(table.sample(frac=1, random_state=0), 9, **wanted)
+        yield PIPELINE.predict_df(table.sample(frac=1, random_state=0), 9, **wanted)
         gaps = table.drop(table.index[rng.permutation(len(table))[:20]])
-        yield BUNDLED.predict_df(gaps, 9, freq=None if freq == "45D" else freq, **wanted)
+        yield PIPELINE.predict_df(gaps, 9, freq=None if freq == "45D" else freq, **wanted)
     table = long_table(rng, "D")
     text = table.assign(timestamp=table["timestamp"].astype(str))
     zone = table.assign(timestamp=table["timestamp"].dt.tz_localize("Europe/Berlin"))
     period = table.assign(timestamp=table["timestamp"].dt.to_period("D"))
     steps = table.assign(timestamp=table.groupby("item_id").cumcount() * 2, item_id=3)
     for given in (text, zone, period, steps[:60]):
-        yield BUNDLED.predict_df(given, 5, **wanted)
+        yield PIPELINE.predict_df(given, 5, **wanted)
     two = table.assign(second=wave(rng, len(table)), price=wave(rng, len(table)))
     ahead = long_table(rng, "D", start=80, points=12).drop(columns="target")
     ahead = ahead.assign(price=wave(rng, len(ahead)))
@@ -345,15 +358,15 @@ def frames(rng: np.random.Generator) -> Iterator[Any]:
         {"past_covariates": ["second", "price"], "season_length": 7},
         {"context_length": 20, "quantile_levels": [0.025, 0.975]},
     ):
-        yield BUNDLED.predict_df(two, 12, **{**wanted, **given})
+        yield PIPELINE.predict_df(two, 12, **{**wanted, **given})
     one = two[two["item_id"] == "b"].drop(columns="item_id").rename(columns={"timestamp": "ds"})
-    yield BUNDLED.predict_df(one, 70, id_column=None, timestamp_column="ds", **wanted)
+    yield PIPELINE.predict_df(one, 70, id_column=None, timestamp_column="ds", **wanted)
     with contextlib.suppress(ImportError):
         import polars
         import pyarrow
 
-        yield BUNDLED.predict_df(polars.from_pandas(two), 4, **wanted).to_pandas()
-        yield BUNDLED.predict_df(pyarrow.Table.from_pandas(two), 4, **wanted).to_pandas()
+        yield PIPELINE.predict_df(polars.from_pandas(two), 4, **wanted).to_pandas()
+        yield PIPELINE.predict_df(pyarrow.Table.from_pandas(two), 4, **wanted).to_pandas()
 
 
 def long_table(

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from inputs import (
-    BUNDLED,
+    CHECKPOINT,
     LEVELS,
+    PIPELINE,
     TINY,
     Plain,
     bands,
@@ -52,15 +53,15 @@ def backtests(rng: np.random.Generator) -> Iterator[Any]:
     X = pd.DataFrame(wave(rng, 90, 2), index, ["u", "v"])
     tiny = MoiraiMoEForecaster(config=TINY, random_state=0, num_paths=4)
     every = ("MASE", "RMSSE", "MAE", "RMSE", "WQL", "CRPS", "coverage")
-    for forecaster in (BUNDLED, Variant(BUNDLED, {"season_length": 12}), tiny, NaiveForecaster()):
+    for forecaster in (PIPELINE, Variant(PIPELINE, {"season_length": 12}), tiny, NaiveForecaster()):
         metrics = every[:4] if isinstance(forecaster, NaiveForecaster) else every
         given = {"horizon": 7, "windows": 2, "metrics": metrics}
         yield backtest(forecaster, series, step=5, **given)
         yield backtest(forecaster, panel, seasonality=12, **given)
         yield backtest(forecaster, series, X=X, **given)
     arrays = [holes(rng, wave(rng, n)[:, 0], 0.05) for n in (90, 100)]
-    yield backtest(BUNDLED, arrays, horizon=20, windows=3, quantile_levels=LEVELS)
-    yield backtest(BUNDLED, wave(rng, 100, 3), horizon=20)
+    yield backtest(PIPELINE, arrays, horizon=20, windows=3, quantile_levels=LEVELS)
+    yield backtest(PIPELINE, wave(rng, 100, 3), horizon=20)
     yield backtest(_last_value, panel, horizon=3, windows=2)
 
 
@@ -103,6 +104,12 @@ def training(rng: np.random.Generator) -> Iterator[Any]:
 
 
 # %%
+def forecaster(**changes: Any) -> MoiraiMoEForecaster:
+    """A forecaster of the checkpoint, unless it is given a configuration."""
+    path = None if "config" in changes else CHECKPOINT
+    return MoiraiMoEForecaster(**{"model_path": path, "random_state": 0, **changes})
+
+
 def table(rng: np.random.Generator, points: int, variates: int = 1) -> pd.DataFrame:
     """Monthly values."""
     index = pd.period_range("2001-01", periods=points, freq="M")
@@ -132,7 +139,7 @@ def sktime_series(rng: np.random.Generator) -> Iterator[Any]:
         pd.RangeIndex(90),
     ):
         y = pd.Series(wave(rng, 90)[:, 0], index, name="sold")
-        fitted = MoiraiMoEForecaster(random_state=0).fit(y)
+        fitted = forecaster().fit(y)
         yield everything(fitted, NEXT)
         yield fitted.predict(MIXED)
     for changes in (
@@ -145,19 +152,19 @@ def sktime_series(rng: np.random.Generator) -> Iterator[Any]:
         {"dtype": "float64"},
         {"config": TINY, "random_state": 3},
     ):
-        fitted = MoiraiMoEForecaster(**{"random_state": 0, **changes}).fit(table(rng, 100))
+        fitted = forecaster(**changes).fit(table(rng, 100))
         yield everything(fitted, range(1, 40))
         yield everything(fitted, MIXED)
     y, X = table(rng, 80, 2), table(rng, 120, 3)
-    fitted = MoiraiMoEForecaster(random_state=0).fit(y[:60], X[:60])
+    fitted = forecaster().fit(y[:60], X[:60])
     yield everything(fitted, NEXT, X[60:79])
     yield fitted.predict(NEXT, X[60:79].drop(columns="b"))
     yield fitted.predict(MIXED, X[:79])
     yield everything(fitted.update(y[60:], X[60:80]), NEXT, X[80:99])
     yield fitted.update_predict(y[60:], X=X, reset_forecaster=False)
-    yield MoiraiMoEForecaster(random_state=0).fit(holes(rng, y) + 0 * y).predict(NEXT)
-    yield MoiraiMoEForecaster(random_state=0).fit(y.drop(y.index[[5, 6, 40]])).predict(NEXT)
-    yield MoiraiMoEForecaster(random_state=0).fit_predict(y["a"], fh=NEXT)
+    yield forecaster().fit(holes(rng, y) + 0 * y).predict(NEXT)
+    yield forecaster().fit(y.drop(y.index[[5, 6, 40]])).predict(NEXT)
+    yield forecaster().fit_predict(y["a"], fh=NEXT)
 
 
 @entry("sktime: panels and tuning")
@@ -170,16 +177,16 @@ def sktime_panels(rng: np.random.Generator) -> Iterator[Any]:
     panel = pd.concat(parts, names=["shop", "time"])
     hierarchy = pd.concat({"n": panel, "m": panel + 1}, names=["town"])
     for data in panel, panel[["a"]], hierarchy:
-        fitted = MoiraiMoEForecaster(random_state=0).fit(data)
+        fitted = forecaster().fit(data)
         yield everything(fitted, NEXT)
         yield fitted.predict(MIXED)
     X = pd.concat({k: table(rng, len(part) + 19, 2) for k, part in parts.items()}, names=["shop"])
     seen = X.groupby(level=0, group_keys=False).apply(lambda part: part.iloc[:-19])
     seen.index = seen.index.set_names(panel.index.names)
     ahead = X.groupby(level=0, group_keys=False).tail(19).rename_axis(panel.index.names)
-    yield everything(MoiraiMoEForecaster(random_state=0).fit(panel, seen), NEXT, ahead)
+    yield everything(forecaster().fit(panel, seen), NEXT, ahead)
     later = pd.concat({k: table(rng, len(p) + 5, 2)[-5:] for k, p in parts.items()}, names=["shop"])
-    yield MoiraiMoEForecaster(random_state=0).fit(panel).update(later).predict(NEXT)
+    yield forecaster().fit(panel).update(later).predict(NEXT)
     for strategy in ("minimal", "full", "peft"):
         options = {"config": TINY, "training_args": BRIEF, "random_state": 0}
         tuned = MoiraiMoEForecaster(fit_strategy=strategy, **options)
@@ -187,9 +194,9 @@ def sktime_panels(rng: np.random.Generator) -> Iterator[Any]:
     pretrained = MoiraiMoEForecaster(**options).pretrain(panel)
     yield pretrained.fit(parts["y"]).predict(NEXT)
     with tempfile.TemporaryDirectory() as folder:
-        MoiraiMoEForecaster(random_state=0).fit(parts["y"]).save(f"{folder}/kept")
+        forecaster().fit(parts["y"]).save(f"{folder}/kept")
         yield load(Path(folder, "kept.zip")).predict(NEXT)
-    composed = Deseasonalizer(sp=12) * MoiraiMoEForecaster(random_state=0)
+    composed = Deseasonalizer(sp=12) * forecaster()
     yield composed.fit(parts["y"]["a"]).predict(NEXT)
 
 
@@ -204,7 +211,7 @@ def darts(rng: np.random.Generator) -> Iterator[Any]:
 
     quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     common = {"likelihood": QuantileRegression(LEVELS), "pl_trainer_kwargs": quiet}
-    common |= {"random_state": 0}
+    common |= {"random_state": 0, "local_dir": CHECKPOINT}
 
     def series(points: int, variates: int = 1, kind: str = "float32") -> TimeSeries:
         times = pd.date_range("2001", periods=points, freq="D")
@@ -245,7 +252,7 @@ def darts(rng: np.random.Generator) -> Iterator[Any]:
         MoiraiMoEPipeline(network()).save_pretrained(f"{folder}/tiny")
         for way in (True, {"lora": {"rank": 2}}, {"unfreeze": ["network.projection.*"]}):
             tuning = {"enable_finetuning": way, "n_epochs": 1, "local_dir": f"{folder}/tiny"}
-            model = MoiraiMoEModel(48, 12, **common, **tuning, work_dir=folder).fit(y)
+            model = MoiraiMoEModel(48, 12, **{**common, **tuning}, work_dir=folder).fit(y)
             yield [predicted(model), predicted(model, 12, series=series(80, 2))]
             model.save(f"{folder}/model.pt")
             yield predicted(MoiraiMoEModel.load(f"{folder}/model.pt"))
@@ -293,7 +300,8 @@ def commands(rng: np.random.Generator) -> Iterator[Any]:
 def printed(line: str) -> str:
     """Run a command; what it prints, without seconds and folders."""
     with contextlib.redirect_stdout(io.StringIO()) as stdout:
-        code = command_line(line.split())
+        model = [] if "--model" in line else ["--model", CHECKPOINT]
+        code = command_line([*line.split(), *model])
     text = re.sub(r"\S*/(?=out\.)", "", stdout.getvalue())
     if line.startswith("backtest"):
         text = re.sub(r" +[\d.e-]+$", "", text, flags=re.MULTILINE)

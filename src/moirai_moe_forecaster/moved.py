@@ -18,7 +18,7 @@ MOVED = {
     "adapters.sktime_tuning": "adapters.sktime.tuning",
     "adapters_file": "checkpoint.adapters",
     "cli_pretrain": "cli.pretrain",
-    "evaluation.panel": "data.series",
+    "evaluation.panel": "data.items",
     "evaluation.seasonality": "data.times",
     "html_report": "reports.html",
     "inference.arguments": "data.arguments",

@@ -282,3 +282,12 @@ def test_darts_own_loop_over_samples_still_works() -> None:
     forecast = fitted.predict(2 * CHUNK + 3, num_samples=3)
     assert forecast.all_values().shape == (2 * CHUNK + 3, 1, 3)
     assert np.isfinite(forecast.all_values()).all()
+
+
+def test_the_pipeline_reads_series_of_darts() -> None:
+    pipeline = tiny_pipeline()
+    both = concatenate([SERIES, walk(seed=1)], axis=1)
+    for series, values in ((SERIES, SERIES.values()[:, 0]), (both, both.values())):
+        for data, plain in ((series, values), ([series, series], [values, values])):
+            read = pipeline.predict(data, 3, random_state=0).median
+            np.testing.assert_array_equal(read, pipeline.predict(plain, 3, random_state=0).median)

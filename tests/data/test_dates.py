@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moirai_moe_forecaster.data.panel import Columns, LongFrame, read_frame
+from moirai_moe_forecaster.data.panel import Columns, LongFrame, read_frame, read_panel
 from moirai_moe_forecaster.errors import InvalidInputError
 
 MONTHS = pd.date_range("2019-01-01", periods=64, freq="MS")
@@ -180,6 +180,8 @@ def test_months_quarters_weeks_and_years_in_text(name: str) -> None:
         "%B %d %Y",
         "%A, %d %B %Y",
         "%Y-%b-%d",
+        "%Y%m%dT%H%M%S",
+        "%Y%m%d%H%M",
     ],
 )
 def test_full_dates_in_text_become_datetimes(pattern: str) -> None:
@@ -247,6 +249,7 @@ def test_a_plan_is_read_as_the_history_is() -> None:
         (["01/02/03", "02/02/03", "03/02/03"], "the day, the month or the year first"),
         (["01-02", "02-02", "03-02"], "which is the month and which the year"),
         (["Jan-01", "Jan-02", "Jan-03"], "years or days of a month"),
+        (MONTHS.strftime("%b-") + (np.arange(64) // 12 * 13 + 10).astype(str), "either century"),
         (["Jan", "Feb", "Mar"], "row 0 holds 'Jan'"),
         (["10:00", "11:00"], "row 0 holds '10:00'"),
         (["1", "2", "3"], "row 0 holds '1'"),
@@ -273,6 +276,14 @@ def test_objects_of_the_standard_library_leave_as_they_came() -> None:
         assert ahead(read(pd.Series(DAYS[:-AHEAD]).astype(dtype))).dtype == dtype
 
 
+def test_a_panel_has_datetimes_whatever_the_table_writes() -> None:
+    """So that sktime and seasons of backtests know their frequency."""
+    for written in (WHOLE["months"], TEXT["Jan-19"], list(MONTHS.date)):
+        df = pd.DataFrame({"timestamp": written, "target": np.arange(64.0)})
+        panel = read_panel(df, id_column=None)
+        assert panel.index.equals(MONTHS)
+
+
 @pytest.mark.parametrize("freq", ["SMS", "SME"])
 def test_semi_monthly_times(freq: str) -> None:
     times = pd.date_range("2023-01-01", periods=30, freq=freq)
@@ -295,7 +306,10 @@ def one_moved(times: pd.DatetimeIndex, by: str) -> pd.Series[Any]:
         (one_moved(DAYS, "1h"), r"63 rows go by days, and one does not: row 30"),
         (one_moved(HOURS, "7min"), r"63 rows go by steps of 'h', and one does not: row 30"),
         (np.where(np.arange(64) == 30, 301, np.arange(64) * 10), "63 rows go by steps of 10"),
-        (WEEKS + pd.to_timedelta(np.arange(64) % 3, "D"), "no regular frequency"),
+        (
+            WEEKS + pd.to_timedelta(np.arange(64) % 3, "D"),
+            r"go by steps of '8D', but row 3 .* does not follow the one before so",
+        ),
     ],
 )
 def test_a_row_off_the_grid_is_named(when: Any, message: str) -> None:

@@ -130,3 +130,19 @@ def test_no_worse_than_the_mask_or_lines(
     assert error <= min(by_mask, by_lines)
     lower, upper = forecast.interval(0.8)
     assert least <= ((label >= lower) & (label <= upper)).mean() <= most
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_a_gap_before_the_horizon_needs_paths_that_other_series_do_not(
+    pipeline: MoiraiMoEPipeline, order: slice
+) -> None:
+    """One pass reaches 64 steps."""
+    cut, whole = (np.array(row) for row in seasonal(1)[:2])
+    cut[-40:] = NAN
+    options = {"num_paths": 8, "num_samples": 5, "random_state": 0}
+    batch = [cut[:, None], np.stack([whole, whole], 1)][order]
+    together = pipeline.predict(batch, 30, **options)
+    for index, series in enumerate(batch):
+        alone = pipeline.predict([series], 30, **options)[0]
+        np.testing.assert_allclose(together[index].median, alone.median, rtol=1e-4)
+        np.testing.assert_allclose(together[index].samples, alone.samples, rtol=1e-4)

@@ -12,7 +12,7 @@ from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.inference import view_weights
 from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.seasonality.periods import Period
-from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN, PROFILE, Seasons
+from moirai_moe_forecaster.inference.seasons import PLAIN, PROFILE, VIEW_KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import (
     SURE,
     Rule,
@@ -104,7 +104,7 @@ def test_one_period_gives_one_view_more_and_two_give_two() -> None:
     two = [[Period(24, 0.5), Period(168, 0.2)]]
     np.testing.assert_array_equal(strengths(two), [[1], [0.5], [0.5]])
     assert Seasons(one, np.ones((3, 2))).possible == [PLAIN, PROFILE]
-    assert Seasons(two, np.ones((3, 1))).possible == [*KINDS]
+    assert Seasons(two, np.ones((3, 1))).possible == [*VIEW_KINDS]
 
 
 def test_every_variate_has_periods_and_weights_of_its_own() -> None:

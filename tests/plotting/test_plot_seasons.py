@@ -19,7 +19,7 @@ from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasonality.cycles import find_cycles
 from moirai_moe_forecaster.inference.seasonality.periods import Period
-from moirai_moe_forecaster.inference.seasons import KINDS, PLAIN
+from moirai_moe_forecaster.inference.seasons import PLAIN, VIEW_KINDS
 from moirai_moe_forecaster.inference.views import CLEAR
 from moirai_moe_forecaster.plotting import plot_seasons
 from tiny_network import tiny_network
@@ -60,8 +60,8 @@ def weigh(monkeypatch: pytest.MonkeyPatch, plain: float) -> None:
     find = engine.detect_seasons
 
     def found(*arguments: Any, **options: Any) -> Any:
-        weights = np.full(len(KINDS), (1 - plain) / (len(KINDS) - 1))
-        weights[KINDS.index(PLAIN)] = plain
+        weights = np.full(len(VIEW_KINDS), (1 - plain) / (len(VIEW_KINDS) - 1))
+        weights[VIEW_KINDS.index(PLAIN)] = plain
         return [
             seasons._replace(weights=np.tile(weights[:, None], len(seasons.periods)))
             if any(seasons.periods)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmark_sets.tasks import Task
 from moirai_moe_forecaster import MoiraiMoEPipeline
-from moirai_moe_forecaster.data.series import read_items
+from moirai_moe_forecaster.data.items import read_items
 from moirai_moe_forecaster.evaluation.forecasters import Variant, is_sktime, predict_quantiles
 from moirai_moe_forecaster.evaluation.metrics import LEVELS, Prediction, needed_levels
 from moirai_moe_forecaster.evaluation.sktime_windows import forecast_windows

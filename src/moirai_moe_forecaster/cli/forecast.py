@@ -138,6 +138,7 @@ def plot_first(result: FrameForecast) -> Figure | SubFigure:
     forecast, frame, columns = result.forecast, result.frame, result.columns
     if forecast is None or frame is None:
         raise InvalidInputError("there is no series to draw")
+    grids = frame.grids.as_datetimes()
     targets = len(columns.targets)
     chosen = [(s, v) for s in range(len(forecast)) for v in range(targets)][:MOST_PICTURES]
     across = 1 if len(chosen) == 1 else min(3, len(chosen))
@@ -156,7 +157,7 @@ def plot_first(result: FrameForecast) -> Figure | SubFigure:
             ax=axes[number],
             series=series,
             variate=variate,
-            index=frame.grids.times(np.full_like(steps, series), steps),
+            index=grids.times(np.full_like(steps, series), steps),
             title=", ".join(map(str, names)),
             legend=len(chosen) == 1,
         )

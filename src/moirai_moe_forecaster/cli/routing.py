@@ -17,6 +17,8 @@ from moirai_moe_forecaster.cli.output import (
 from moirai_moe_forecaster.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from moirai_moe_forecaster.data.panel import LongFrame
     from moirai_moe_forecaster.reports.routing import RoutingReport
 
@@ -58,11 +60,19 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the summary by layer, and write loads and pictures."""
     own = arguments.by not in (FREQUENCY, ID)
     data = read_data(arguments, [arguments.by] if own else [])
-    from moirai_moe_forecaster.data.panel import Columns, read_frame
+    from moirai_moe_forecaster.data.panel import Columns, read_frame, read_good
     from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 
     columns = Columns(data.id, data.timestamp, [*data.targets], [], [])
-    frame = read_frame(data.table, columns, read_freq(arguments.freq), dayfirst=arguments.dayfirst)
+
+    def read(table: pd.DataFrame) -> LongFrame:
+        freq = read_freq(arguments.freq)
+        return read_frame(table, columns, freq, dayfirst=arguments.dayfirst)
+
+    frame, skipped = read_good(data.table, data.id, arguments.on_error, read)
+    if frame is None:
+        raise InvalidInputError(f"no id is left of {skipped}")
+    frame.log(skipped)
     labels = _labels(arguments.by, data, frame)
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
     report = pipeline.routing(frame.series, progress=not arguments.quiet)

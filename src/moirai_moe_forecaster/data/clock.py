@@ -19,8 +19,8 @@ from moirai_moe_forecaster.data.dates import (
     TextForm,
     find_form,
 )
+from moirai_moe_forecaster.data.times import common_zone
 from moirai_moe_forecaster.data.whole_dates import YEARS, WholeForm, find_whole_form, seem_dates
-from moirai_moe_forecaster.data.zones import common_zone
 from moirai_moe_forecaster.errors import BadRowsError, InvalidInputError
 
 Whole = NDArray[np.int64]
@@ -87,6 +87,12 @@ class Clock:
         """Return some of the times."""
         wall = None if self.wall is None else self.wall[order]
         return replace(self, numbers=self.numbers[order], wall=wall)
+
+    def as_datetimes(self) -> Clock:
+        """Return the same with times that are restored as datetimes, however they are written."""
+        if self.form is None:
+            return self
+        return replace(self, form=None, dtype=np.dtype("M8[us]"))
 
     def restore(self, numbers: Whole, wall: NDArray[np.bool_]) -> pd.Index:
         """Turn numbers into times of the column's type; `wall` says which are of the wall clock."""

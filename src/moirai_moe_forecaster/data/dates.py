@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 FIRST_YEAR, LAST_YEAR = 1700, 2200
 # two digits of a year up to this one are of this century, as in POSIX
 PIVOT = 68
+# more years than these between years of two digits leave their centuries open
+LONGEST_SHORT = 60
 MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
@@ -33,13 +35,14 @@ _TIME = (
     r"(?:(?:T|\s+)(?P<H>\d{1,2})(?::(?P<M>\d{2}))?(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?"
     r"\s*(?P<p>[AP]M)?\s*(?P<z>Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)?)?"
 )
+_SECOND = r"(?P<S>\d{2})?"
 _WEEK = r"(?:W|KW|wk|week)"
 # the first pattern that fits the most values is that of the column
 _PATTERNS: dict[str, list[str]] = {
     "dates": [
         rf"{_YEAR}(?P<s>[-/.])(?P<m>\d{{1,2}})(?P=s)(?P<d>\d{{1,2}}){_TIME}",
         rf"{_YEAR}(?P<m>\d{{2}})(?P<d>\d{{2}}){_TIME}",
-        rf"{_YEAR}(?P<m>\d{{2}})(?P<d>\d{{2}})(?P<H>\d{{2}})(?P<M>\d{{2}})(?P<S>\d{{2}})",
+        rf"{_YEAR}(?P<m>\d{{2}})(?P<d>\d{{2}})T?(?P<H>\d{{2}})(?:(?P<M>\d{{2}}){_SECOND})?(?P<z>Z)?",
         rf"(?P<one>\d{{1,2}})(?P<s>[-/.])(?P<two>\d{{1,2}})(?P=s){_ANY_YEAR}{_TIME}",
         rf"{_WEEKDAY}{_DAY}{_SEP}{_NAME}{_SEP}{_ANY_YEAR}{_TIME}",
         rf"{_WEEKDAY}{_NAME}{_SEP}{_DAY},?[-\s/.,]+{_YEAR}{_TIME}",
@@ -290,6 +293,11 @@ def _times(fields: Fields, values: Sequence[str]) -> tuple[NDArray[Any], NDArray
     year = number("y")
     short = (fields["y"].str.len() == 2).to_numpy()
     year = np.where(short, year + np.where(year <= PIVOT, 2000, 1900), year)
+    if short.any() and np.ptp(year[short]) > LONGEST_SHORT:
+        raise DateError(
+            f"years of two digits from {year[short].min()} to {year[short].max()} may be of either "
+            "century; write four digits"
+        )
     month = number("m", 1)
     if "b" in fields:
         names = {name[:3]: place for place, name in enumerate(MONTHS, 1)}

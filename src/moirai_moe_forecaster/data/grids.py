@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.clock import Clock
-from moirai_moe_forecaster.data.irregular import what_breaks
 from moirai_moe_forecaster.data.rows import Rows
 from moirai_moe_forecaster.data.steps import (
     DAY,
@@ -19,11 +18,13 @@ from moirai_moe_forecaster.data.steps import (
     MANY_GAPS,
     MONTH_ENDS,
     MONTHS,
+    SHORTEST_MONTH,
     Steps,
     given_steps,
     inferred_steps,
     month_of,
     month_start,
+    tick_name,
 )
 
 Whole = NDArray[np.int64]
@@ -31,6 +32,10 @@ Whole = NDArray[np.int64]
 # share of steps without a row above which a user should know
 SOME_GAPS = 0.1
 MOST_STEPS = 10**8
+# fewer rows show no step that others could break
+FEWEST = 4
+# share of rows on a grid from which on the others are exceptions to it
+MOST_ROWS = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,10 @@ class Grids:
     def frequencies(self) -> list[str]:
         """Name of every series' frequency, an alias of pandas such as "h", "15min" or "MS"."""
         return self.steps.names(self.clock)
+
+    def as_datetimes(self) -> Grids:
+        """Return the same with times that are datetimes, however the column writes them."""
+        return replace(self, clock=self.clock.as_datetimes())
 
     def locate(self, series: Whole, clock: Clock) -> Whole:
         """Positions of times of some series; -1 before the first and off the grid."""
@@ -192,7 +201,7 @@ def _check_gaps(grids: Grids, rows: Rows) -> None:
     series = int(np.where(many, empty, 0).argmax() if many.any() else empty.argmax())
     name = grids.steps.name(rows.clock, series)
     gaps = f"{grids.lengths[series] - counts[series]} of {grids.lengths[series]} steps"
-    reason = "" if rows.clock.period else what_breaks(grids.steps, rows, series)
+    reason = "" if rows.clock.period else _what_breaks(grids.steps, rows, series)
     if many.any():
         raise rows.bad(
             many,
@@ -201,11 +210,16 @@ def _check_gaps(grids: Grids, rows: Rows) -> None:
             "round or resample the times, or give freq if they are meant so",
             "has times without a regular frequency",
         )
+    said = f"more than {SOME_GAPS:.0%} of the steps have no row"
+    if len(some) > 1:
+        said = (
+            f"{int(some.sum())} of {len(some)} series have no row in more than {SOME_GAPS:.0%} of "
+            f"their steps, most of them {rows.name(series)}"
+        )
     # stacklevel: the caller of predict_df, read_panel or the like cannot be told from here
     warnings.warn(
-        f"{int(some.sum())} of {len(some)} series have no row in more than "
-        f"{SOME_GAPS:.0%} of their steps, most of them {rows.name(series)}: at frequency "
-        f"{name!r}, {gaps} are missing{reason and '; ' + reason}; give freq if that is right",
+        f"{said}: at frequency {name!r}, {gaps} are missing{reason and '; ' + reason}; give freq "
+        "if that is right",
         UserWarning,
         stacklevel=4,
     )
@@ -237,3 +251,50 @@ def _check_range(grids: Grids, rows: Rows, ahead: int) -> None:
             "subtract the first time from all",
             "has times that do not fit into 64 bits",
         )
+
+
+def _what_breaks(steps: Steps, rows: Rows, series: int) -> str:
+    """Name the step that most rows of a series keep, and the first row that does not; or nothing.
+
+    A grid of ticks is that of the most frequent difference and its most frequent phase. Where
+    differences are those of months, it is the most frequent distance from the month's start or end.
+    """
+    own = slice(int(rows.starts[series]), int(rows.ends[series]))
+    numbers = steps.numbers(rows.clock, rows.codes)[own]
+    if len(numbers) < FEWEST:
+        return ""
+    size = _mode(np.diff(numbers))
+    grids = [(_tick(rows, size), numbers % size)]
+    if rows.clock.kind == "datetime" and size >= SHORTEST_MONTH:
+        months = month_of(numbers)
+        every = _mode(np.diff(months))
+        if every > 0:
+            name = {1: "months", 3: "quarters", 12: "years"}.get(every, f"{every} months")
+            grids = [
+                (name, numbers - month_start(months)),
+                (name, numbers - month_start(months + 1)),
+            ]
+    name, phase = max(grids, key=lambda grid: int((grid[1] == _mode(grid[1])).sum()))
+    breaks = np.flatnonzero(phase != _mode(phase))
+    if len(breaks) > (1 - MOST_ROWS) * len(numbers):
+        first = int((np.diff(numbers) != size).argmax()) + 1
+        return (
+            f"rows most often go by {_tick(rows, size)}, but {rows.where(own.start + first)} does "
+            "not follow the one before so"
+        )
+    if not len(breaks):
+        return ""
+    count = "one" if len(breaks) == 1 else f"{len(breaks)}, the first of them"
+    where = rows.where(own.start + int(breaks[0]))
+    return f"{len(numbers) - len(breaks)} rows go by {name}, and {count} does not: {where}"
+
+
+def _tick(rows: Rows, size: int) -> str:
+    if rows.clock.kind != "datetime":
+        return f"steps of {size}"
+    return {DAY: "days", 7 * DAY: "weeks"}.get(size, f"steps of {tick_name(size)!r}")
+
+
+def _mode(values: Whole) -> int:
+    distinct, counts = np.unique(values, return_counts=True)
+    return int(distinct[counts.argmax()])

@@ -218,8 +218,8 @@ def read_panel(
     -------
     Series or DataFrame
         Of float, sorted, with a row for every step of the grid, NaN where there was none. Indexed
-        by id and time, or by time only if `id_column` is None. A Series if `target_columns` is one
-        name.
+        by id and time, or by time only if `id_column` is None; dates of any form are datetimes. A
+        Series if `target_columns` is one name.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def read_panel(
     lengths = frame.grids.lengths
     codes = np.repeat(np.arange(len(lengths)), lengths)
     steps = np.arange(len(codes)) - np.repeat(lengths.cumsum() - lengths, lengths)
-    index = frame.grids.times(codes, steps)
+    index = frame.grids.as_datetimes().times(codes, steps)
     if id_column is None:
         index.name = timestamp_column
     else:

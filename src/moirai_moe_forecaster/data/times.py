@@ -1,9 +1,11 @@
-"""What an index of times tells: its frequency, its season, its grid, and the labels to come."""
+"""What times tell: their frequency, season, grid, time zone, and the labels to come."""
 
 from __future__ import annotations
 
 import re
+import zoneinfo
 from collections.abc import Iterator
+from datetime import timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -161,3 +163,44 @@ def labels_after(index: pd.Index, count: int) -> pd.Index:
         return pd.RangeIndex(len(index), len(index) + count)
     step = index[-1] - index[-2] if len(index) > 1 else 1
     return pd.Index(index[-1] + step * steps)
+
+
+# one of each set of rules for the change of clocks, the most frequent first
+ZONES = (
+    *("Europe/Berlin", "Europe/London", "Europe/Athens", "Europe/Lisbon"),
+    *("America/New_York", "America/Chicago", "America/Denver", "America/Los_Angeles"),
+    *("America/Halifax", "America/St_Johns", "America/Anchorage", "America/Sao_Paulo"),
+    *("Australia/Sydney", "Australia/Adelaide", "Pacific/Auckland", "America/Santiago"),
+    *("Asia/Jerusalem", "Africa/Cairo", "America/Asuncion", "America/Havana", "Asia/Beirut"),
+    *("Europe/Moscow", "Europe/Istanbul", "Europe/Chisinau", "Australia/Lord_Howe"),
+)
+
+
+def common_zone(universal: NDArray[np.int64], minutes: NDArray[np.int64]) -> Any:
+    """Find the zone in which times have their offsets.
+
+    Parameters
+    ----------
+    universal : ndarray of int64
+        Microseconds of universal time.
+    minutes : ndarray of int64
+        Offset of each.
+
+    Returns
+    -------
+    tzinfo or None
+        A fixed offset, if all have the same one, else the first of `ZONES` that has them all.
+    """
+    if (minutes == minutes[0]).all():
+        offset = int(minutes[0])
+        return timezone(timedelta(minutes=offset)) if offset else timezone.utc
+    times = pd.DatetimeIndex(universal.view("M8[us]")).tz_localize("UTC")
+    for name in ZONES:
+        try:
+            zone = zoneinfo.ZoneInfo(name)
+        except zoneinfo.ZoneInfoNotFoundError:
+            continue
+        local = times.tz_convert(zone).tz_localize(None).asi8
+        if ((local - universal) // 60_000_000 == minutes).all():
+            return zone
+    return None

@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
+from moirai_moe_forecaster.data.items import Item, left_out, match_items, read_items
 from moirai_moe_forecaster.data.panel import log_skipped
-from moirai_moe_forecaster.data.series import Array, Item, left_out, match_items, read_items
+from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.data.times import frequency_of, season_of
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.forecasters import (

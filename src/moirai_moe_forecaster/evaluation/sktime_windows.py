@@ -13,7 +13,7 @@ from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.evaluation.metrics import Prediction
 
 if TYPE_CHECKING:
-    from moirai_moe_forecaster.data.series import Item
+    from moirai_moe_forecaster.data.items import Item
     from moirai_moe_forecaster.evaluation.window import BacktestWindow
 
 Array = NDArray[np.float64]

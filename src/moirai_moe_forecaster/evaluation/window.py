@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moirai_moe_forecaster.data.series import Array, Item
+from moirai_moe_forecaster.data.items import Item
+from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.errors import InvalidInputError
 
 

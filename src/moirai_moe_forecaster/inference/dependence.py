@@ -120,8 +120,10 @@ def dependent(numbers: Tensor, shares: Shares, decay: float) -> Tensor:
     time = torch.arange(1, points + 1, dtype=torch.float64)
     steady, normal = shares.steady[..., None], torch.special.ndtri(numbers)
     variances, axes = _axes(decay ** (time[:, None] - time).abs(), numbers)
-    left = 1 - steady if shares.walk is None else 1 - steady - shares.walk[..., None]
-    scores = (normal[..., :points] * (steady * variances + left).sqrt()) @ axes.mT
+    alone = steady * variances + 1 - steady
+    if shares.walk is not None:
+        alone = alone - shares.walk[..., None]
+    scores = (normal[..., :points] * alone.sqrt()) @ axes.mT
     if shares.walk is not None:
         ratio = torch.minimum(time[:, None], time) / torch.maximum(time[:, None], time)
         variances, axes = _axes(ratio.sqrt(), numbers)

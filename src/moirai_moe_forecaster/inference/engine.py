@@ -39,7 +39,7 @@ from moirai_moe_forecaster.inference.rollout import (
     seeded_draw,
 )
 from moirai_moe_forecaster.inference.sampling import series_seed
-from moirai_moe_forecaster.inference.seasons import KINDS, Seasons
+from moirai_moe_forecaster.inference.seasons import VIEW_KINDS, Seasons
 from moirai_moe_forecaster.inference.view_weights import detect_seasons
 from moirai_moe_forecaster.inference.views import View, bring_together, make_views
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -159,7 +159,7 @@ def _views(series: Series, seasons: Seasons, load: Load, flipped: bool) -> tuple
     """Views of a series that count, and their weights (view, variate)."""
     fill = load.config.fill_gaps
     views = make_views(series, seasons.periods, seasons.kinds, load.horizon, fill=fill)
-    weights = seasons.weights[[KINDS.index(kind) for kind in seasons.kinds]]
+    weights = seasons.weights[[VIEW_KINDS.index(kind) for kind in seasons.kinds]]
     if flipped:
         views = [*views, *(view.sign_flipped() for view in views)]
         weights = np.concatenate((weights, weights)) / 2
@@ -232,9 +232,14 @@ def _ranks(draws: Tensor) -> Tensor:
 def _stack(summaries: Sequence[Marginals]) -> Marginals:
     """Join summaries along the series axis; series with fewer variates are filled up with NaN."""
     variates = max(summary.scale.shape[1] for summary in summaries)
+    ranks = next((summary.ranks for summary in summaries if summary.ranks is not None), None)
 
     def joined(field: str) -> Any:
         arrays = [getattr(summary, field) for summary in summaries]
+        if field == "ranks" and ranks is not None:
+            # one pass may reach the horizon of a series, and not that of one with a gap before it
+            none = np.full((*ranks.shape[:3], variates), -1, ranks.dtype)
+            arrays = [none if array is None else array for array in arrays]
         if arrays[0] is None:
             return None
         if all(array.shape[-1] == variates for array in arrays):

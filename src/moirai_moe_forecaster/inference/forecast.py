@@ -39,6 +39,7 @@ class Marginals(NamedTuple):
         Back to raw values: ``standardised * scale + location``.
     ranks : ndarray of int32, (series, path, horizon, variate), or None
         Rank of each path among the paths of its step: how steps and variates depend on each other.
+        -1 for a series without paths among others that have them.
     seeds : ndarray of int64, (series, variate)
         Streams from which samples are drawn.
     share : ndarray of float32, (series, variate)
@@ -281,7 +282,8 @@ class Forecast:
         if ranks is not None:
             paths = ranks.shape[1]
             chosen = np.arange(self._num_samples) % paths
-            level = (ranks[:, chosen].astype(np.float64) + level) / paths
+            rank = ranks[:, chosen].astype(np.float64)
+            level = np.where(rank < 0, level, (rank + level) / paths)
         left, part = between_nodes(normal_score(level.astype(np.float64)))
         low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
         high = np.take_along_axis(quantiles, left + 1, 1)

@@ -11,7 +11,7 @@ from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.inference.seasonality.periods import Period
 
 PLAIN, CYCLE, PROFILE = "plain", "cycle", "profile"
-KINDS = (PLAIN, CYCLE, PROFILE)
+VIEW_KINDS = (PLAIN, CYCLE, PROFILE)
 """Ways to look at a series: `inference.views` describes them."""
 CYCLES_NEEDED = (0, 2, 1)
 """How many periods must have been found for each."""
@@ -27,7 +27,7 @@ class Seasons(NamedTuple):
     periods : list of list of Period
         Of each variate, the primary one first.
     weights : ndarray, (kind, variate)
-        Of the views `KINDS`; they sum to 1 over the kinds.
+        Of the views `VIEW_KINDS`; they sum to 1 over the kinds.
     """
 
     periods: list[list[Period]]
@@ -37,12 +37,14 @@ class Seasons(NamedTuple):
     def possible(self) -> list[str]:
         """Views that make a difference for some variate."""
         most = max(map(len, self.periods))
-        return [kind for kind, least in zip(KINDS, CYCLES_NEEDED, strict=True) if most >= least]
+        return [
+            kind for kind, least in zip(VIEW_KINDS, CYCLES_NEEDED, strict=True) if most >= least
+        ]
 
     @property
     def kinds(self) -> list[str]:
         """Views that count for any variate."""
-        return [kind for kind, row in zip(KINDS, self.weights, strict=True) if row.any()]
+        return [kind for kind, row in zip(VIEW_KINDS, self.weights, strict=True) if row.any()]
 
     @property
     def longest(self) -> int:
@@ -58,6 +60,6 @@ def seasons_frame(found: Sequence[Seasons]) -> pd.DataFrame:
         for variate, periods in enumerate(seasons.periods)
         for period in periods or [Period(0, 0.0)]
     ]
-    table = pd.DataFrame(rows, columns=["series", "variate", "period", "strength", *KINDS])
+    table = pd.DataFrame(rows, columns=["series", "variate", "period", "strength", *VIEW_KINDS])
     lengths = table["period"].astype("Int64")
     return table.assign(period=lengths.mask(lengths == 0))

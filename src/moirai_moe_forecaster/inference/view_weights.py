@@ -22,8 +22,8 @@ from moirai_moe_forecaster.inference.outliers import without_outliers
 from moirai_moe_forecaster.inference.seasonality.periods import Period, find_all_periods
 from moirai_moe_forecaster.inference.seasons import (
     CYCLES_NEEDED,
-    KINDS,
     PLAIN,
+    VIEW_KINDS,
     SeasonLength,
     Seasons,
 )
@@ -129,15 +129,15 @@ def _plain_seasons(batch: Sequence[Series], season_length: SeasonLength) -> list
     found = []
     for series in batch:
         own = [next(periods) for _ in series.target]
-        weights = np.zeros((len(KINDS), len(own)))
-        weights[KINDS.index(PLAIN)] = 1.0
+        weights = np.zeros((len(VIEW_KINDS), len(own)))
+        weights[VIEW_KINDS.index(PLAIN)] = 1.0
         found.append(Seasons(own, weights))
     return found
 
 
 def strengths(periods: Sequence[Sequence[Period]]) -> Array:
     """How far views are to be trusted beforehand (kind, variate): 1 for the plain one."""
-    table = np.ones((len(KINDS), len(periods)))
+    table = np.ones((len(VIEW_KINDS), len(periods)))
     for variate, found in enumerate(periods):
         for kind, least in enumerate(CYCLES_NEEDED):
             if least:
@@ -157,7 +157,7 @@ def weigh(losses: Array, trust: Array, passes: float, rule: Rule = RULE) -> Arra
     passes : float
         Horizon, in passes of the network.
     """
-    plain = KINDS.index(PLAIN)
+    plain = VIEW_KINDS.index(PLAIN)
     odds = trust / (SURE - trust) * rule.prior * max(passes, 1.0) ** rule.growth
     odds[plain] = 1.0
     tiny = np.finfo(np.float64).tiny
@@ -215,7 +215,7 @@ def _hindcast_losses(
     effects = [np.zeros((len(first.target), 1)) for first in firsts]
     if regress and any(len(series.future) for series in firsts):
         firsts, effects = split_residuals(network, firsts, load, **limits)
-    losses = [np.full((len(KINDS), len(series.target)), np.nan) for series in batch]
+    losses = [np.full((len(VIEW_KINDS), len(series.target)), np.nan) for series in batch]
     hindcasts, places = [], []
     refound = _plain_seasons(firsts, season_length)
     for index, first, effect, known in zip(tried, firsts, effects, refound, strict=True):
@@ -231,7 +231,7 @@ def _hindcast_losses(
             hindcasts.append(
                 Hindcast(series=series, stretch=steps // size, memory=memory, scale=view.scale)
             )
-            places.append((index, KINDS.index(kind)))
+            places.append((index, VIEW_KINDS.index(kind)))
     for (index, number), loss in zip(
         places, hindcast_losses(network, hindcasts, load, **limits), strict=True
     ):

@@ -74,7 +74,7 @@ def make_views(
         Of each variate. One without cycles stays as it is in all views, one
         with a single cycle looks alike in `CYCLE` and `PROFILE`.
     kinds : sequence of str
-        Of `KINDS`.
+        Of `VIEW_KINDS`.
     horizon : int
     fill : bool, default=False
         Fill gaps, with the cycles where there are any.

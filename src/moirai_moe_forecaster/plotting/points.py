@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.series import read_items
+from moirai_moe_forecaster.data.items import read_items
 from moirai_moe_forecaster.data.times import labels_after
 from moirai_moe_forecaster.errors import InvalidInputError
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.series import Array, Item
+from moirai_moe_forecaster.data.items import Item
+from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.plotting.points import isolated
 from moirai_moe_forecaster.reports.routing import RoutingReport

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from moirai_moe_forecaster import __version__
-from moirai_moe_forecaster.data.series import Item, match_items, read_items
+from moirai_moe_forecaster.data.items import Item, match_items, read_items
 from moirai_moe_forecaster.errors import MissingExtraError
 from moirai_moe_forecaster.evaluation.forecasters import Variant, predict_windows
 from moirai_moe_forecaster.evaluation.window import BacktestWindow

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters, fingerprint
+from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters
+from moirai_moe_forecaster.checkpoint.files import fingerprint
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Series, read_series
@@ -41,6 +43,7 @@ from moirai_moe_forecaster.tuning.run_state import (
     saved_seed,
 )
 from moirai_moe_forecaster.tuning.series_batches import SeriesBatches
+from moirai_moe_forecaster.tuning.validation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -146,35 +149,28 @@ def fine_tune_network(
     horizon = default_horizon(series, model) if config.horizon is None else config.horizon
     divided = split(series, horizon, config.validation, length)
     folder = _output_folder(config)
-    if folder is not None and config.resume and config.random_state is None:
-        seed = saved_seed(folder)
-    else:
-        # what a generator of torch and one of numpy take
-        seed = draw_seed(config.random_state) % 2**63
-
-    def batches_of(some: Sequence[Series]) -> SeriesBatches:
-        return SeriesBatches(
-            some,
-            model,
-            config.batch_size,
-            length,
-            horizon,
-            regresses(model),
-            SERIES_BALANCE,
-            seed,
-        )
-
+    seed = _seed(config, folder)
+    batches_of = partial(
+        SeriesBatches,
+        model=model,
+        batch_size=config.batch_size,
+        context_length=length,
+        horizon=horizon,
+        regress=regresses(model),
+        series_balance=SERIES_BALANCE,
+        seed=seed,
+    )
     task = TuningTask(
         config=config,
         base=network,
         batches=batches_of(divided.training),
         held_out=divided.validation,
+        digest=_digest(divided),
         horizon=horizon,
         context_length=length,
         seed=seed,
         folder=folder,
     )
-    data = _digest(divided)
     with (
         # whatever the caller's code is within
         torch.inference_mode(False),
@@ -182,68 +178,37 @@ def fine_tune_network(
         Stop(config.minutes) as stop,
         tqdm(total=config.max_steps, disable=not config.progress, unit="step") as bar,
     ):
-        run = _first_run(task, data, stop, bar)
+        run = _first_run(task, stop, bar)
         reason = take_steps(task, run, stop, bar)
         after = interpolate_weights(task, run)
-        # series of other data that are validated on do not become data to train on
-        held_back = isinstance(config.validation, str | Real)
-        if config.refit and held_back and run.best_step and not stop.reason:
+        # what was validated on is trained on at last only if it is the end of the series themselves
+        own = isinstance(config.validation, str | Real)
+        if config.refit and own and run.best_step and not stop.reason:
             everything = replace(task, batches=batches_of(series), held_out=[], folder=None)
-            _refit(everything, run, _begin(task, run.training.learning_rate, data), stop, bar)
-    count = trained_parameters(run.state.network)
-    adapters = _apart(run)
-    # once they are merged, nothing tells adapters from weights
-    merge_lora(run.state.network)
-    report = TuningReport(
-        mode=config.mode,
-        trained=run.settings["trained"],
-        trained_parameters=count,
-        parameters=sum(parameter.numel() for parameter in run.state.network.parameters()),
-        steps=run.state.step,
-        best_step=run.best_step,
-        share=run.share,
-        refitted=run.refitted,
-        windows=len(divided.validation),
-        horizon=horizon,
-        seconds=run.seconds,
-        reason=reason,
-        history=tuple(run.history),
-        after=after,
-        losses=tuple(run.losses),
-    )
-    log.info("%s", report)
-    if not report.improved:
-        why = "validation did not improve" if run.history else reason
-        log.warning("%s: the zero-shot weights are returned", why)
-    dtype = next(network.parameters()).dtype
-    return FineTuned(
-        network=run.state.network.requires_grad_(True).to(dtype),
-        adapters=adapters,
-        settings=run.settings | {"dtype": str(dtype).removeprefix("torch.")},
-        report=report,
-    )
+            _refit(everything, run, stop, bar)
+        return _finished(task, run, reason, after)
 
 
-def _first_run(task: TuningTask, data: str, stop: Stop, bar: tqdm[Any]) -> RunState:
+def _first_run(task: TuningTask, stop: Stop, bar: tqdm[Any]) -> RunState:
     """Begin with the best learning rate that is known, go on with a saved run, or try rates."""
     config, folder = task.config, task.folder
     if folder is not None and config.resume:
         rate = config.learning_rate or saved_settings(folder)["learning_rate"]
-        run = _begin(task, rate, data)
+        run = _begin(task, rate)
         load_run(folder, run)
         bar.update(run.state.step)
         return run
     rates = RATES[config.mode] if config.learning_rate is None else (config.learning_rate,)
-    run = _begin(task, rates[0], data)
+    run = _begin(task, rates[0])
     if folder is not None:
         _make(folder)
     if len(rates) == 1 or not task.held_out:
         return run
-    others = [_begin(task, rate, data) for rate in rates[1:]]
+    others = [_begin(task, rate) for rate in rates[1:]]
     return _best_rate(task, [run, *others], stop, bar)
 
 
-def _begin(task: TuningTask, rate: float, data: str) -> RunState:
+def _begin(task: TuningTask, rate: float) -> RunState:
     """Make a copy of the network to train, with adapters if the mode wants them."""
     config = task.config
     network = copy.deepcopy(task.base).float().train()
@@ -264,7 +229,7 @@ def _begin(task: TuningTask, rate: float, data: str) -> RunState:
         "trained": names,
         "lora": config.adapters.to_dict() if config.mode == "lora" else None,
         "base": fingerprint(task.base),
-        "data": data,
+        "data": task.digest,
         "random_state": task.seed,
         "batch_size": task.batches.batch_size,
         "context_length": task.context_length,
@@ -300,8 +265,9 @@ def _best_rate(task: TuningTask, runs: Sequence[RunState], stop: Stop, bar: tqdm
     return best
 
 
-def _refit(task: TuningTask, run: RunState, again: RunState, stop: Stop, bar: tqdm[Any]) -> None:
+def _refit(task: TuningTask, run: RunState, stop: Stop, bar: tqdm[Any]) -> None:
     """Take the steps that were found to be best anew, with what was held out among the data."""
+    again = _begin(task, run.training.learning_rate)
     bar.total = (bar.total or 0) + run.best_step
     reason = take_steps(task, again, stop, bar, until=run.best_step)
     run.seconds += again.seconds
@@ -310,6 +276,43 @@ def _refit(task: TuningTask, run: RunState, again: RunState, stop: Stop, bar: tq
         return
     run.best, run.refitted = again.best, True
     run.restore(task.base, run.share)
+
+
+def _finished(task: TuningTask, run: RunState, reason: str, after: Evaluation | None) -> FineTuned:
+    """Tell what was trained apart from what was there, merge both, and report."""
+    network = run.state.network
+    count = trained_parameters(network)
+    adapters = _apart(run)
+    # once they are merged, nothing tells adapters from weights
+    merge_lora(network)
+    report = TuningReport(
+        mode=task.config.mode,
+        trained=run.settings["trained"],
+        trained_parameters=count,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        steps=run.state.step,
+        best_step=run.best_step,
+        share=run.share,
+        refitted=run.refitted,
+        windows=len(task.held_out),
+        horizon=task.horizon,
+        seconds=run.seconds,
+        reason=reason,
+        history=tuple(run.history),
+        after=after,
+        losses=tuple(run.losses),
+    )
+    log.info("%s", report)
+    if not report.improved:
+        why = "validation did not improve" if run.history else reason
+        log.warning("%s: the zero-shot weights are returned", why)
+    dtype = next(task.base.parameters()).dtype
+    return FineTuned(
+        network=network.requires_grad_(True).to(dtype),
+        adapters=adapters,
+        settings=run.settings | {"dtype": str(dtype).removeprefix("torch.")},
+        report=report,
+    )
 
 
 def _apart(run: RunState) -> dict[str, torch.Tensor] | None:
@@ -336,6 +339,13 @@ def _adapters(pretrained: Pretrained, found: FineTuned) -> Adapters | None:
         revision = info.revision
     about = {name: found.settings[name] for name in ("mode", "horizon", "lora", "dtype")}
     return Adapters(found.adapters, base, revision, found.settings["base"], about)
+
+
+def _seed(config: FineTuneConfig, folder: Path | None) -> int:
+    if folder is not None and config.resume and config.random_state is None:
+        return saved_seed(folder)
+    # what a generator of torch and one of numpy take
+    return draw_seed(config.random_state) % 2**63
 
 
 def _digest(divided: Split) -> str:

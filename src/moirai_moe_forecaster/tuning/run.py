@@ -54,6 +54,8 @@ class TuningTask:
         What is trained on.
     held_out : list of HeldOut
         What is validated on; empty without validation.
+    digest : str
+        Of both, to tell other data from these when a run is resumed.
     horizon, context_length : int
         Of a validation forecast, in points.
     seed : int
@@ -65,6 +67,7 @@ class TuningTask:
     base: MoiraiMoE
     batches: SeriesBatches
     held_out: list[HeldOut]
+    digest: str
     horizon: int
     context_length: int
     seed: int

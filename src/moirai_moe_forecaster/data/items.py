@@ -1,0 +1,300 @@
+"""Series as users pass them, split and named, whatever container holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moirai_moe_forecaster.data.numbers import Array, is_numeric, read_matrix, read_numbers
+from moirai_moe_forecaster.errors import InvalidInputError
+
+# a table is called wide if it has more variates than the first, and this many times the steps
+FEW_VARIATES, WIDE = 3, 3
+_TIME_NAMES = re.compile(
+    r"years?|months?|quarters?|weeks?|days?|dates?|times?|timestamps?|ds|datetime|period",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One series as it was passed, in the form that all kinds of data have in common.
+
+    Attributes
+    ----------
+    name : hashable
+        Of the Series, key of the instance, or position in the list.
+    values : ndarray, (time, variate)
+        NaN is missing.
+    variates : list of hashable
+        Names of the columns, or their positions.
+    index : Index
+        Of the rows; positions, where there was none.
+    indexed : bool
+        There was one.
+    flat : bool
+        It was one-dimensional.
+    """
+
+    name: Hashable
+    values: Array
+    variates: list[Hashable]
+    index: pd.Index
+    indexed: bool
+    flat: bool
+
+    @property
+    def frame(self) -> pd.Series[float] | pd.DataFrame:
+        """The same as pandas has it: a Series if it was one-dimensional."""
+        if self.flat:
+            return pd.Series(self.values[:, 0], index=self.index)
+        return pd.DataFrame(self.values, index=self.index, columns=pd.Index(self.variates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Data split into series.
+
+    Attributes
+    ----------
+    items : list of Item
+    single : bool
+        There is one, and it was by itself, not in a list or a panel.
+    panel : bool
+        An index said which series a row belongs to; items are named by their keys.
+    """
+
+    items: list[Item]
+    single: bool = False
+    panel: bool = False
+
+
+def read_items(data: Any, what: str = "y", skipped: dict[Hashable, str] | None = None) -> Items:
+    """Split data into series, whatever container holds them.
+
+    Parameters
+    ----------
+    data : array, masked array, Series, DataFrame, TimeSeries of Darts, or list of these
+        As `MoiraiMoEPipeline.predict` takes it.
+    what : str, default="y"
+        What the data are called in messages.
+    skipped : dict, optional
+        Takes up the names of series of several that cannot be read, and why, which are left out;
+        without it they are errors.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no series, or one is empty, infinite, not numeric or of a wrong shape.
+    """
+    if is_panel(data):
+        items = _instances(data, what, skipped)
+        result = Items(items=items, panel=True)
+    elif isinstance(data, list | tuple) and not _is_one_series(data):
+        items = []
+        for index, part in enumerate(data):
+            with left_out(index, skipped):
+                items.append(_item(index, part, f"{what}[{index}]"))
+        result = Items(items=items)
+    else:
+        named = isinstance(data, pd.Series) and data.name is not None
+        result = Items(items=[_item(data.name if named else 0, data, what)], single=True)
+    if not result.items:
+        raise InvalidInputError(f"{what} holds no series; expected at least one")
+    if what == "y":
+        _warn_of_wide(result.items)
+    return result
+
+
+def _warn_of_wide(items: list[Item]) -> None:
+    """Warn of a table that may be one of many series, one a row."""
+    for item in items:
+        time, variates = item.values.shape
+        if variates > FEW_VARIATES and variates >= WIDE * time:
+            warnings.warn(
+                f"y has a table of {time} steps of {variates} variates: time goes down the rows, "
+                "(time, variates). If each row is a series, pass a list of them, as list(y), or "
+                "y.T if they are the variates of one",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+
+
+def is_panel(data: Any) -> bool:
+    """Whether the index says which series a row belongs to."""
+    return isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex)
+
+
+def match_items(
+    data: Any, items: Sequence[Item], skipped: dict[Hashable, str] | None = None
+) -> list[Item]:
+    """Split covariates of a backtest, and bring them into the order of the series they belong to.
+
+    Parameters
+    ----------
+    data : array, Series, DataFrame or list of these
+    items : sequence of Item
+    skipped : dict, optional
+        Names of series that were left out of `items`; those whose covariates do not fit are added.
+        The result is then shorter than `items`.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are not one block per series, as long as it and with the same times.
+    """
+    given = read_items(data, "X")
+    count = len(items) + len(skipped or ())
+    if given.panel:
+        blocks = in_order(given, items, "X")
+    elif len(given.items) != count:
+        raise InvalidInputError(f"X has {len(given.items)} series, y has {count}; give one each")
+    elif skipped:
+        blocks = [block for block in given.items if block.name not in skipped]
+    else:
+        blocks = given.items
+    matched = []
+    for block, item in zip(blocks, items, strict=True):
+        with left_out(item.name, skipped):
+            rows = len(item.values)
+            if len(block.values) < rows:
+                raise InvalidInputError(
+                    f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
+                    "one for each step of y"
+                )
+            if not block.index[:rows].equals(item.index):
+                raise InvalidInputError(f"X of series {item.name!r} has other times than y")
+            matched.append(block)
+    return matched
+
+
+@contextlib.contextmanager
+def left_out(name: Hashable, skipped: dict[Hashable, str] | None) -> Iterator[None]:
+    """Note a series that cannot be read instead of raising, if there is where to."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if skipped is None:
+            raise
+        skipped[name] = str(error)
+
+
+def _instances(
+    data: pd.Series[Any] | pd.DataFrame, what: str, skipped: dict[Hashable, str] | None
+) -> list[Item]:
+    """Series of a panel, in the order in which they first appear."""
+    levels = list(range(data.index.nlevels - 1))
+    codes = data.groupby(level=levels, sort=False).ngroup().to_numpy()
+    if (codes < 0).any():
+        raise InvalidInputError(
+            f"a label of an instance of {what} is missing, in row {int((codes < 0).argmax())}; "
+            "complete or drop it"
+        )
+    order = codes.argsort(kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    index: Any = data.index
+    keys = index[order[starts]].droplevel(-1)
+    times = index.get_level_values(-1)
+    columns: list[Hashable] = [*data.columns] if isinstance(data, pd.DataFrame) else [0]
+    # all at once where possible, as a panel may have many series
+    values = read_numbers(data) if is_numeric(data) else None
+    items = []
+    for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
+        part = data.iloc[places] if values is None else values[places]
+        with left_out(keys[number], skipped):
+            _check_order(times[places], f"{what}[{number}]")
+            items.append(
+                Item(
+                    name=keys[number],
+                    values=read_matrix(part, f"{what}[{number}]"),
+                    variates=columns,
+                    index=times[places],
+                    indexed=True,
+                    flat=data.ndim == 1,
+                )
+            )
+    return items
+
+
+def _item(name: Hashable, data: Any, what: str) -> Item:
+    data = _without_darts(data)
+    _check_no_times(data, what)
+    values = read_matrix(data, what)
+    variates: list[Hashable] = [*range(values.shape[1])]
+    if isinstance(data, pd.Series | pd.DataFrame):
+        _check_order(data.index, what)
+    if isinstance(data, pd.DataFrame):
+        variates = list(data.columns)
+    index = data.index if isinstance(data, pd.Series | pd.DataFrame) else None
+    return Item(
+        name=name,
+        values=values,
+        variates=variates,
+        index=pd.RangeIndex(len(values)) if index is None else index,
+        indexed=index is not None,
+        flat=np.ndim(data) == 1,
+    )
+
+
+def _check_order(index: pd.Index, what: str) -> None:
+    """Refuse times that do not ascend: steps are read in the order of rows."""
+    times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
+    if times and not (index.is_monotonic_increasing and index.is_unique):
+        reason = "ascend" if index.is_unique else "differ"
+        raise InvalidInputError(
+            f"the times of {what} do not {reason}, but its rows are read in their order: sort them "
+            "with sort_index(), and keep one row a time"
+        )
+
+
+def _check_no_times(data: Any, what: str) -> None:
+    """Refuse a column of years or the like that would be forecast as a variate."""
+    if not isinstance(data, pd.DataFrame) or not isinstance(data.index, pd.RangeIndex):
+        return
+    for place, name in enumerate(data.columns):
+        column = data.iloc[:, place]
+        if not _TIME_NAMES.fullmatch(str(name)):
+            continue
+        if column.dtype.kind in "M" or isinstance(column.dtype, pd.PeriodDtype | pd.StringDtype):
+            counts = True
+        else:
+            steps = np.diff(column) if column.dtype.kind in "iuf" else np.zeros(1)
+            counts = len(steps) > 1 and bool((steps == steps[0]).all() and steps[0] > 0)
+        if counts:
+            raise InvalidInputError(
+                f"column {name!r} of {what} seems to hold the times of its rows, and would be "
+                f"forecast as a variate: make it the index, y.set_index({name!r}), or drop it; "
+                "predict_df takes tables with a column of times"
+            )
+
+
+def _without_darts(data: Any) -> Any:
+    """Turn a TimeSeries of Darts, whose library need not be imported, into what pandas has."""
+    if not type(data).__module__.startswith("darts."):
+        return data
+    return data.to_series() if data.n_components == 1 else data.to_dataframe()
+
+
+def _is_one_series(data: Sequence[Any]) -> bool:
+    """Tell one series written as a list of numbers from a list of series."""
+    return bool(data) and all(_is_scalar(item) for item in data)
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str) or not hasattr(item, "__len__")
+
+
+def in_order(given: Items, wanted: Sequence[Item], name: str) -> list[Item]:
+    """Bring the instances of one panel into the order of those of another."""
+    found = {item.name: item for item in given.items}
+    if missing := [item.name for item in wanted if item.name not in found]:
+        raise InvalidInputError(f"{name} lacks the instances {missing[:5]} of y")
+    return [found[item.name] for item in wanted]
