@@ -8,7 +8,6 @@ tensor. The header says which checkpoint they belong to.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from moirai_moe_forecaster.checkpoint.files import (
     check_digest,
     check_finite,
     digest,
+    fingerprint,
     open_tensors,
     read_path,
     saving,
@@ -41,7 +41,6 @@ UP, DOWN = ".up", ".down"
 BUNDLED = "bundled"
 FORMAT = "moirai-moe-adapters"
 FORMAT_VERSION = 1
-ELEMENTS_IN_FINGERPRINT = 4096
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -71,16 +70,6 @@ class Adapters(NamedTuple):
     def parameters(self) -> int:
         """How many numbers they hold."""
         return sum(tensor.numel() for tensor in self.tensors.values())
-
-
-def fingerprint(network: nn.Module) -> str:
-    """Tell checkpoints apart: a digest of the start of every tensor, the same in any precision."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        start = tensor.detach().flatten()[:ELEMENTS_IN_FINGERPRINT].to("cpu", torch.bfloat16)
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(start.contiguous().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -300,5 +289,9 @@ def load_adapted(directory: str | Path) -> Checkpoint:
     network, info = load_checkpoint(base, revision=revision)
     for adapters in reversed(found.values()):
         network = adapted_network(network, adapters)
-    info = info._replace(name=Path(directory).resolve().name, source=str(directory))
+    info = info._replace(
+        name=Path(directory).resolve().name,
+        source=str(directory),
+        fingerprint=fingerprint(network),
+    )
     return Checkpoint(network, info)

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from moirai_moe_forecaster.errors import CheckpointError
 
 # in bytes; the official base model has 4e3, 2e5 and 4e9
 LARGEST_CONFIG, LARGEST_HEADER, LARGEST_WEIGHTS = 2**20, 2**22, 2**36
 NAMES_IN_AN_ERROR = 5
+ELEMENTS_IN_FINGERPRINT = 4096
 FLOATING = ("F64", "F32", "F16", "BF16")
 SHA256 = "sha256"
 
@@ -107,6 +108,16 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return _digest((name, tensors[name]) for name in sorted(tensors))
 
 
+def fingerprint(network: nn.Module) -> str:
+    """Tell checkpoints apart: a digest of the start of every tensor, the same in any precision."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        start = tensor.detach().flatten()[:ELEMENTS_IN_FINGERPRINT].to("cpu", torch.bfloat16)
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(start.contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def check_digest(stored: Any, file: Path, expected: str | None = None) -> None:
     """Compare an open file's tensors with the digest in its metadata, or with `expected`.
 
@@ -123,6 +134,38 @@ def check_digest(stored: Any, file: Path, expected: str | None = None) -> None:
         raise CheckpointError(
             f"{file} was damaged or changed after it was saved: the SHA-256 of its tensors is "
             f"{found:.12}..., it should be {expected!s:.12}...; download or save it again"
+        )
+
+
+def check_tensors(weights: Any, expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
+    """Compare names, shapes and types in an open file with those of the configuration.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that differ.
+    """
+    found = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+    shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
+    common = expected.keys() & found.keys()
+    problems = {
+        "missing": expected.keys() - found.keys(),
+        "unexpected": found.keys() - expected.keys(),
+        "of another shape": {
+            f"{name} {shapes[name]}, expected {expected[name]}"
+            for name in common
+            if shapes[name] != expected[name]
+        },
+        "not of a floating-point type": {
+            f"{name} {found[name].get_dtype()}"
+            for name in common
+            if found[name].get_dtype() not in FLOATING
+        },
+    }
+    if any(problems.values()):
+        text = "; ".join(f"{what}: {several(names)}" for what, names in problems.items() if names)
+        raise CheckpointError(
+            f"{file} does not hold the tensors that its configuration says: {text}"
         )
 
 

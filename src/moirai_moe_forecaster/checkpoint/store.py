@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,14 +22,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from moirai_moe_forecaster.checkpoint.files import (
-    FLOATING,
     LARGEST_CONFIG,
     NAMES_IN_AN_ERROR,
     SHA256,
     check_digest,
     check_finite,
     check_regular,
+    check_tensors,
     digest,
+    fingerprint,
     open_tensors,
     read_path,
     saving,
@@ -80,6 +81,9 @@ class CheckpointInfo(NamedTuple):
         Directory or Hub name.
     revision : str or None
         Commit on the Hub that was loaded; None for a local checkpoint.
+    fingerprint : str or None
+        Of the weights, the same in any precision and layout: what was fitted with other ones says
+        so. None in what an earlier version pickled.
     """
 
     name: str
@@ -87,6 +91,7 @@ class CheckpointInfo(NamedTuple):
     licence: str
     source: str
     revision: str | None
+    fingerprint: str | None = None
 
 
 class Checkpoint(NamedTuple):
@@ -130,7 +135,12 @@ def load_checkpoint(
     place = locate(name_or_path, revision)
     network, described = _read(place.directory)
     info = CheckpointInfo(
-        place.name, described.layout, described.licence, place.source, place.revision
+        place.name,
+        described.layout,
+        described.licence,
+        place.source,
+        place.revision,
+        fingerprint(network),
     )
     if info.layout == "official" and info.licence == OFFICIAL_LICENCE:
         _warn_once(info)
@@ -193,7 +203,8 @@ def save_checkpoint(
     _write(directory, json.dumps(settings, indent=2) + "\n", tensors)
 
 
-class _Description(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Description:
     layout: Layout
     config: ModelConfig
     licence: str
@@ -230,14 +241,16 @@ def _read(directory: Path) -> tuple[MoiraiMoE, _Description]:
             described = _describe(metadata.get("config", "").encode(), file)
         if described.layout == "official":
             experts = count_experts(weights)
-            described = described._replace(config=replace(described.config, num_experts=experts))
+            described = replace(described, config=replace(described.config, num_experts=experts))
         network = _empty_network(described.config, weights, file)
         empty = network.state_dict()
         if described.layout == "official":
-            _check(weights, official_shapes(official_parts(empty, network.config)), file)
+            check_tensors(weights, official_shapes(official_parts(empty, network.config)), file)
             state = from_official(weights, empty, network.config)
         else:
-            _check(weights, {name: tuple(tensor.shape) for name, tensor in empty.items()}, file)
+            check_tensors(
+                weights, {name: tuple(tensor.shape) for name, tensor in empty.items()}, file
+            )
             # copied, because the file may be replaced or cut while it is mapped into memory
             state = {key: weights.get_tensor(key).to(torch.float32, copy=True) for key in empty}
         check_digest(weights, file, described.sha256)
@@ -294,11 +307,13 @@ def _describe(text: bytes, file: Path) -> _Description:
         if settings.get("format") == FORMAT:
             config = _native_config(settings)
             kept = settings.get(SHA256)
-            return _Description("native", config, str(licence or UNSPECIFIED_LICENCE), kept)
+            licence = str(licence or UNSPECIFIED_LICENCE)
+            return _Description(layout="native", config=config, licence=licence, sha256=kept)
         if "distr_output" in settings:
             # only this package writes a licence there; the original weights are the usual case
             config = read_config(settings)
-            return _Description("official", config, str(licence or OFFICIAL_LICENCE), None)
+            licence = str(licence or OFFICIAL_LICENCE)
+            return _Description(layout="official", config=config, licence=licence, sha256=None)
     except ConfigError as error:
         raise CheckpointError(f"{file}: {error}") from error
     what = {key: settings[key] for key in ("format", "model_type") if key in settings}
@@ -329,30 +344,6 @@ def _open(file: Path) -> Any:
         raise CheckpointError(
             f"{file} does not exist; weights are read from {WEIGHTS_FILE} only, never from pickles"
         ) from error
-
-
-def _check(weights: Any, expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
-    """Compare names, shapes and types in the file's header with those of the configuration."""
-    found = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
-    shapes = {name: tuple(part.get_shape()) for name, part in found.items()}
-    common = expected.keys() & found.keys()
-    problems = {
-        "missing": expected.keys() - found.keys(),
-        "unexpected": found.keys() - expected.keys(),
-        "of another shape": {
-            f"{name} {shapes[name]}, expected {expected[name]}"
-            for name in common
-            if shapes[name] != expected[name]
-        },
-        "not of a floating-point type": {
-            f"{name} {found[name].get_dtype()}"
-            for name in common
-            if found[name].get_dtype() not in FLOATING
-        },
-    }
-    if any(problems.values()):
-        text = "; ".join(f"{what}: {several(names)}" for what, names in problems.items() if names)
-        raise CheckpointError(f"{file} does not hold the tensors that {CONFIG_FILE} says: {text}")
 
 
 def _settings(config: ModelConfig, layout: Layout, licence: str) -> dict[str, Any]:

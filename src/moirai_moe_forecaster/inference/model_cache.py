@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -67,3 +68,31 @@ def _load(source: ModelSource) -> MoiraiMoEPipeline:
         torch.default_generator.manual_seed(0)
         network = MoiraiMoE(source.config)
     return MoiraiMoEPipeline(network.to(read_device(source.device), read_dtype(source.dtype)))
+
+
+def warn_of_other_weights(fitted: Any, pipeline: MoiraiMoEPipeline) -> None:
+    """Warn once if a pipeline has other weights than what was fitted with it.
+
+    Parameters
+    ----------
+    fitted : object
+        Its `_fingerprint` is that of the weights then; None or none: not known.
+    pipeline : MoiraiMoEPipeline
+
+    Warns
+    -----
+    UserWarning
+        Naming both fingerprints.
+    """
+    # pickles of earlier versions have none
+    then, info = getattr(fitted, "_fingerprint", None), pipeline.info
+    if then is None or info is None or info.fingerprint in (None, then):
+        return
+    fitted._fingerprint = None
+    warnings.warn(
+        f"this was fitted with weights of the fingerprint {then:.12}, and {info.source} holds "
+        f"others now, {info.fingerprint:.12}: its forecasts are not those of then. Put the former "
+        "weights back, or fit again",
+        UserWarning,
+        stacklevel=3,
+    )

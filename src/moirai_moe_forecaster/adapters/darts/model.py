@@ -31,6 +31,7 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
     set_defaults,
 )
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
+from moirai_moe_forecaster.inference import model_cache
 from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written, shared_pipeline
 from moirai_moe_forecaster.inference.options import seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
@@ -177,6 +178,7 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         super().__init__(**kwargs)
         self._check_context_length()
         check_matches(self.enable_finetuning, self._checkpoint.network)
+        self._fingerprint = info.fingerprint if (info := self._checkpoint.info) else None
 
     def _check_context_length(self) -> None:
         length, longest = self.input_chunk_length, self._checkpoint.max_context_length
@@ -286,6 +288,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
     def _create_model(self, train_sample: TorchTrainingSample) -> MoiraiMoEModule:
         # parameters that are made in inference mode could never be trained
         with torch.inference_mode(False):
+            if self._kept is None:
+                model_cache.warn_of_other_weights(self, self._checkpoint)
             kept = self._kept or ModuleWeights.pretrained(self._checkpoint.network)
             module = MoiraiMoEModule(
                 kept.config, self._lora, self._season_length, **self.pl_module_params

@@ -20,7 +20,7 @@ from moirai_moe_forecaster.adapters.sktime.tuning import TunedWeights, tune, tun
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_season_length
 from moirai_moe_forecaster.inference import quantile_grid as curves
-from moirai_moe_forecaster.inference.model_cache import shared_pipeline
+from moirai_moe_forecaster.inference.model_cache import shared_pipeline, warn_of_other_weights
 from moirai_moe_forecaster.inference.options import history_points
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
@@ -217,7 +217,9 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self.check_is_fitted()
         if self._tuned is not None:
             return self._tuned.pipeline
-        return shared_pipeline(self._source)
+        pipeline = shared_pipeline(self._source)
+        warn_of_other_weights(self, pipeline)
+        return pipeline
 
     @property
     def model_(self) -> MoiraiMoE:
@@ -274,6 +276,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self._tuned: TunedWeights | None = getattr(self, "pretrained_weights_", None)
         if self._tuned is None:
             pipeline = shared_pipeline(self._source)
+            self._fingerprint = pipeline.info.fingerprint if pipeline.info else None
             if self.fit_strategy != "zero-shot":
                 self._tuned = self._tune(pipeline, y, X, fh, self._seed)
         else:
