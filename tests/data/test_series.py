@@ -213,6 +213,9 @@ def test_times_out_of_order_are_refused() -> None:
             read_series(data, 1)
     with pytest.raises(InvalidInputError, match="do not differ"):
         read_series(pd.concat([series, series]).sort_index(), 1)
+    # an hour that the clock on the wall has twice, in order as it is
+    wall = pd.date_range("2024-10-25", periods=500, freq="15min", tz="Europe/Berlin")
+    read_series(pd.Series(np.arange(500.0), wall.tz_localize(None)), 1)
     # rows of a table that was sorted by another column are in order
     read_series(shuffled.reset_index(drop=True).sample(frac=1, random_state=1), 1)
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from moirai_moe_forecaster.checkpoint.files import (
+from moirai_moe_forecaster.checkpoint.integrity import (
     FLOATING,
     SHA256,
     check_digest,

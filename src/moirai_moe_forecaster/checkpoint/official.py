@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from moirai_moe_forecaster.checkpoint.files import several
+from moirai_moe_forecaster.checkpoint.integrity import several
 from moirai_moe_forecaster.config import Component, ModelConfig
 from moirai_moe_forecaster.errors import ConfigError
 from moirai_moe_forecaster.model.distribution.components import FIXED_SCALE, KINDS

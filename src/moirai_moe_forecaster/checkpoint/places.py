@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from moirai_moe_forecaster.checkpoint.files import read_path
+from moirai_moe_forecaster.checkpoint.integrity import read_path
 from moirai_moe_forecaster.errors import CheckpointError, MissingExtraError
 
 CONFIG_FILE = "config.json"

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from moirai_moe_forecaster.checkpoint.files import (
+from moirai_moe_forecaster.checkpoint.integrity import (
     LARGEST_CONFIG,
     NAMES_IN_AN_ERROR,
     SHA256,

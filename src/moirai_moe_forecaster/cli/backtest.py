@@ -66,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="season in steps of seasonal naive and of MASE (default: the frequency's)",
     )
     add_option(parser, "--season-length")
+    for name in ("--lower", "--upper", "--integer"):
+        add_option(parser, name)
     parser.add_argument(
         "--peers",
         nargs="*",
@@ -105,7 +107,12 @@ def run(arguments: argparse.Namespace) -> None:
     peers = {name: Peer(name) for name in _peers(arguments)}
     # what is wrong with data or arguments has shown before a model is loaded
     pipeline = MoiraiMoEPipeline.from_pretrained(arguments.model)
-    model = Variant(pipeline, {"season_length": arguments.season_length})
+    options = {
+        "season_length": arguments.season_length,
+        "bounds": (arguments.lower, arguments.upper),
+        "integer": arguments.integer,
+    }
+    model = Variant(pipeline, options)
     forecasters = {NAIVE: naive_quantiles, MODEL: model, **peers}
     results, seconds, forecast = _score(backtest, forecasters, quiet=arguments.quiet)
     scores = _pooled(results, seconds)

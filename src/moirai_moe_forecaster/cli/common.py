@@ -43,7 +43,9 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "such as cpu or cuda (default: a GPU if there is one)",
     },
     "--horizon": {"type": int, "metavar": "H", "help": "steps ahead"},
+    "--integer": {"action": "store_true", "help": "forecast whole numbers"},
     "--levels": {"type": level_list, "metavar": "Q,Q,..."},
+    "--lower": {"type": float, "metavar": "X", "help": "no value is lower, such as 0"},
     "--minutes": {"type": float, "metavar": "M", "help": "stop after this time"},
     "--model": {
         "metavar": "PATH",
@@ -60,6 +62,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "steps of the cycles that forecasts may carry on, such as 24 or 24,168; auto finds "
         "them from the values, none leaves them out (default: auto)",
     },
+    "--upper": {"type": float, "metavar": "X", "help": "no value is higher"},
     "--seed": {"type": int, "metavar": "S", "help": "(default: 0)"},
 }
 LETTERS = {"--output": "-o"}

@@ -67,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use only so many of the last steps (default: all the model can)",
     )
     add_option(parser, "--season-length")
+    for name in ("--lower", "--upper", "--integer"):
+        add_option(parser, name)
     add_option(parser, "--seed", default=0, help="of the paths drawn (default: 0)")
     add_option(
         parser, "--plot", help=f"picture of the first {MOST_PICTURES} series, .pdf, .png or .svg"
@@ -106,6 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
         random_state=arguments.seed,
         progress=not arguments.quiet,
         season_length=arguments.season_length,
+        bounds=(arguments.lower, arguments.upper),
+        integer=arguments.integer,
         dayfirst=arguments.dayfirst,
         on_error=arguments.on_error,
     )

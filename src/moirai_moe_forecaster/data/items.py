@@ -17,6 +17,8 @@ from moirai_moe_forecaster.errors import InvalidInputError
 
 # a table is called wide if it has more variates than the first, and this many times the steps
 FEW_VARIATES, WIDE = 3, 3
+HOUR = 3_600_000_000  # in microseconds
+MOST_REPEATED = 0.01
 _TIME_NAMES = re.compile(
     r"years?|months?|quarters?|weeks?|days?|dates?|times?|timestamps?|ds|datetime|period",
     re.IGNORECASE,
@@ -245,10 +247,19 @@ def _item(name: Hashable, data: Any, what: str) -> Item:
 
 
 def _check_order(index: pd.Index, what: str) -> None:
-    """Refuse times that do not ascend: steps are read in the order of rows."""
-    times = isinstance(index, pd.DatetimeIndex | pd.PeriodIndex)
-    if times and not (index.is_monotonic_increasing and index.is_unique):
-        reason = "ascend" if index.is_unique else "differ"
+    """Refuse times that do not ascend: steps are read in the order of rows.
+
+    Clocks that go back in autumn may repeat an hour now and then.
+    """
+    if isinstance(index, pd.DatetimeIndex):
+        steps, back = np.diff(index.as_unit("us").asi8), HOUR
+    elif isinstance(index, pd.PeriodIndex):
+        steps, back = np.diff(index.asi8), 0
+    else:
+        return
+    repeated = int((steps <= 0).sum())
+    if repeated and (steps.min() < -back or repeated > 1 + len(index) * MOST_REPEATED):
+        reason = "differ" if index.is_monotonic_increasing else "ascend"
         raise InvalidInputError(
             f"the times of {what} do not {reason}, but its rows are read in their order: sort them "
             "with sort_index(), and keep one row a time"

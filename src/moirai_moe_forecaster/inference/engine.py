@@ -85,6 +85,7 @@ def forecast(
         num_samples=options.num_samples,
         decay=network.config.dependence_decay,
         seasons=[seasons for _, seasons in results],
+        support=options.support,
     )
 
 

@@ -14,12 +14,11 @@ from moirai_moe_forecaster.inference.dependence import Shares, dependent
 from moirai_moe_forecaster.inference.quantile_grid import (
     Array,
     between_nodes,
-    normal_cdf,
     normal_score,
-    score_at,
 )
 from moirai_moe_forecaster.inference.sampling import uniforms
 from moirai_moe_forecaster.inference.seasons import Seasons, seasons_frame
+from moirai_moe_forecaster.inference.support import EVERYTHING, Support
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,10 +105,13 @@ class Forecast:
         With the marginals' shares, how steps depend on each other.
     seasons : sequence of Seasons, optional
         What repeats in each series.
+    support : Support, optional
+        Which values are possible; by default all numbers.
     """
 
-    # of forecasts that were pickled before seasons were looked for
+    # of forecasts that were pickled before seasons were looked for, and before there were bounds
     _seasons: Sequence[Seasons] = ()
+    _support: Support = EVERYTHING
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class Forecast:
         num_samples: int,
         decay: float = 0.0,
         seasons: Sequence[Seasons] = (),
+        support: Support = EVERYTHING,
     ) -> None:
         self._marginals = marginals
         self._single = single
@@ -127,6 +130,7 @@ class Forecast:
         self._num_samples = num_samples
         self._decay = decay
         self._seasons = [*seasons]
+        self._support = support
 
     def __repr__(self) -> str:
         series, _, horizon, variates = self._marginals.quantiles.shape
@@ -149,6 +153,7 @@ class Forecast:
             num_samples=self._num_samples,
             decay=self._decay,
             seasons=self._seasons,
+            support=self._support,
         )
 
     def of_series(self, index: int, *, univariate: bool) -> Forecast:
@@ -160,6 +165,7 @@ class Forecast:
             num_samples=self._num_samples,
             decay=self._decay,
             seasons=[self._seasons[index]] if self._seasons else [],
+            support=self._support,
         )
 
     @property
@@ -170,7 +176,11 @@ class Forecast:
     @property
     def mean(self) -> Array:
         """Mean of every step: (series, horizon, variate)."""
-        return self._drop(self._restore(self._marginals.mean.astype(np.float64)))
+        mean = self._restore(self._marginals.mean.astype(np.float64))
+        if not self._support.is_everything:
+            nodes = np.moveaxis(self._restore(self._marginals.quantiles.astype(np.float64)), 1, -1)
+            mean = self._support.mean(mean, nodes)
+        return self._drop(mean)
 
     @property
     def median(self) -> Array:
@@ -190,8 +200,12 @@ class Forecast:
 
     @property
     def nodes(self) -> Array:
-        """Values at the levels of `inference.quantile_grid`: (series, horizon, variate, node)."""
-        values = self._drop(self._restore(self._marginals.quantiles.astype(np.float64)))
+        """Values at the levels of `inference.quantile_grid`: (series, horizon, variate, node).
+
+        Within the bounds, but not yet rounded where the variable counts.
+        """
+        values = self._restore(self._marginals.quantiles.astype(np.float64))
+        values = self._drop(self._support.bounded(values))
         return np.moveaxis(values, 0 if self._single else 1, -1)
 
     def quantile(self, levels: ArrayLike) -> Array:
@@ -218,8 +232,7 @@ class Forecast:
         left, share = between_nodes(normal_score(np.atleast_1d(checked)))
         share = share[:, None, None]
         nodes = self._marginals.quantiles
-        low, high = nodes[:, left].astype(np.float64), nodes[:, left + 1]
-        values = self._drop(self._restore(low + share * (high - low)))
+        values = self._drop(self._between(nodes[:, left], nodes[:, left + 1], share))
         if checked.ndim:
             return values
         return values[0] if self._single else values[:, 0]
@@ -256,7 +269,7 @@ class Forecast:
         """
         nodes = self.nodes
         x = np.broadcast_to(np.asarray(values, dtype=np.float64), nodes.shape[:-1])
-        return normal_cdf(score_at(nodes, x))
+        return self._support.cdf(nodes, x)
 
     @property
     def samples(self) -> Array:
@@ -285,15 +298,25 @@ class Forecast:
             rank = ranks[:, chosen].astype(np.float64)
             level = np.where(rank < 0, level, (rank + level) / paths)
         left, part = between_nodes(normal_score(level.astype(np.float64)))
-        low = np.take_along_axis(quantiles, left, 1).astype(np.float64)
+        low = np.take_along_axis(quantiles, left, 1)
         high = np.take_along_axis(quantiles, left + 1, 1)
-        return self._drop(self._restore(low + part * (high - low)))
+        return self._drop(self._between(low, high, part))
 
     def plot(self, history: ArrayLike | None = None, **options: Any) -> Axes:
         """Draw the median and bands; `moirai_moe_forecaster.plotting.plot_forecast` has options."""
         from moirai_moe_forecaster.plotting import plot_forecast
 
         return plot_forecast(self, history, **options)
+
+    def _between(self, low: NDArray[np.float32], high: NDArray[np.float32], share: Array) -> Array:
+        """Possible raw values on the lines between standardised ones of two nodes."""
+        below = low.astype(np.float64)
+        if self._support.is_everything:
+            return self._restore(below + share * (high - below))
+        below, above = (
+            self._support.bounded(self._restore(part.astype(np.float64))) for part in (low, high)
+        )
+        return self._support.possible(below + share * (above - below))
 
     def _restore(self, values: Array) -> Array:
         """Map standardised (series, [level,] horizon, variate) back to raw values."""

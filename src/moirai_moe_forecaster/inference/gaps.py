@@ -1,8 +1,9 @@
 """Missing values: gaps inside a series are filled, and those at its end are forecast.
 
-A network reads smooth curves better than a mask of holes. What is filled is a straight line between
-the neighbours of a gap, over which the series' own cycles run on. Where no cycle is known only
-short gaps are filled; the others stay missing, and so do those in which a whole cycle is missing.
+A network reads smooth curves better than a mask of many holes; a few holes are no trouble. What is
+filled is a straight line between the neighbours of a gap, over which the series' own cycles run on.
+Where no cycle is known only short gaps are filled; the others stay missing, and so do those in
+which more than two sevenths of the longest cycle, a weekend, is missing.
 Nothing is made up at the end of a series: forecasts begin after the last observed step, and what
 they say of the steps up to the end is left out.
 """
@@ -15,12 +16,14 @@ from moirai_moe_forecaster.data.series import Array, Series
 
 SHORT = 6
 """In points: gaps that a line fills well without a cycle."""
-LONGEST_END = 512
+WORTHWHILE = 0.05
+"""Share of a series from which on gaps are filled."""
+LONGEST_END = 32
 """In points: the longest gap at the end of a series that is forecast."""
 
 
 def fill_gaps(values: Array, cycle: Array | None = None, longest: int = SHORT) -> Array:
-    """Fill the gaps between observed values of a series (time,).
+    """Fill the gaps between observed values of a series (time,), if they are many.
 
     Parameters
     ----------
@@ -43,7 +46,8 @@ def fill_gaps(values: Array, cycle: Array | None = None, longest: int = SHORT) -
     inside = (before > 0) & (before < len(seen))
     last = len(seen) - 1
     gap = seen[before.clip(max=last)] - seen[(before - 1).clip(0)] - 1
-    return np.where(np.isnan(values) & inside & (gap <= longest), line, values)
+    filled = np.isnan(values) & inside & (gap <= longest)
+    return np.where(filled, line, values) if filled.mean() >= WORTHWHILE else values
 
 
 def gap_at_end(series: Series) -> int:

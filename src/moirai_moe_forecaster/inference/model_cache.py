@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from moirai_moe_forecaster.checkpoint.adapters import ADAPTERS_FILE
-from moirai_moe_forecaster.checkpoint.files import read_path
+from moirai_moe_forecaster.checkpoint.integrity import read_path
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_device, read_dtype
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.inference.seasons import SeasonLength
+from moirai_moe_forecaster.inference.support import EVERYTHING, Support
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
 
 DEFAULT_PATHS = 32
 Normalisation = Literal["frozen", "reestimated"]
 CovariateUse = Literal["regression", "tokens"]
+Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class ForecastOptions:
     covariate_use: CovariateUse | None = None
     season_length: SeasonLength = "auto"
     seed: int = 0
+    support: Support = EVERYTHING
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -71,6 +76,8 @@ def read_options(
     covariate_use: CovariateUse | None = None,
     season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
     random_state: RandomState = None,
+    bounds: Bounds | None = None,
+    integer: bool = False,
 ) -> ForecastOptions:
     """Check the arguments of `MoiraiMoEPipeline.predict` that are no data.
 
@@ -96,7 +103,43 @@ def read_options(
         covariate_use=covariate_use,
         season_length=read_season_length(season_length),
         seed=draw_seed(random_state),
+        support=read_support(bounds, integer),
     )
+
+
+def read_support(bounds: Bounds | None, integer: bool) -> Support:
+    """Check what may be said of possible values.
+
+    Raises
+    ------
+    InvalidInputError
+        If bounds are not two numbers or None, or leave no value between them.
+    """
+    if not isinstance(integer, bool | np.bool_):
+        raise InvalidInputError(f"integer must be True or False, got {integer!r}")
+    if bounds is None:
+        return Support(integer=bool(integer))
+    message = (
+        "bounds must be a pair (lower, upper) of numbers, None where there is none, such as "
+        f"(0, None); got {bounds!r}"
+    )
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise InvalidInputError(message)
+    try:
+        lower, upper = (
+            end if given is None else float(given)
+            for given, end in zip(bounds, (-np.inf, np.inf), strict=True)
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(message) from error
+    if np.isnan(lower) or np.isnan(upper):
+        raise InvalidInputError(message)
+    if integer:
+        lower, upper = float(np.ceil(lower)), float(np.floor(upper))
+    if lower > upper or lower == np.inf or upper == -np.inf:
+        whole = "whole number" if integer else "number"
+        raise InvalidInputError(f"no {whole} lies within the bounds {bounds!r}")
+    return Support(lower=lower, upper=upper, integer=bool(integer))
 
 
 def context_points(config: ModelConfig, context_length: int | None = None) -> int:

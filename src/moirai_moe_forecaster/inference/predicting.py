@@ -23,6 +23,7 @@ from moirai_moe_forecaster.inference.dataframe import (
 from moirai_moe_forecaster.inference.engine import forecast
 from moirai_moe_forecaster.inference.forecast import Forecast
 from moirai_moe_forecaster.inference.options import (
+    Bounds,
     CovariateUse,
     Normalisation,
     context_points,
@@ -51,6 +52,8 @@ class Predictor(Pretrained):
         random_state: RandomState = None,
         progress: bool = False,
         season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
+        bounds: Bounds | None = None,
+        integer: bool = False,
     ) -> Forecast:
         """Forecast one series or many.
 
@@ -98,6 +101,12 @@ class Predictor(Pretrained):
             end of the context (`Forecast.seasons`). "auto" finds them from the values of each
             series, if the checkpoint's configuration says so; official ones do not. None, like 1,
             forecasts without.
+        bounds : tuple (lower, upper) of float or None, optional
+            Values that are possible, such as ``(0, None)`` of what cannot be negative. What a
+            forecast says of others becomes probability of the bound.
+        integer : bool, default=False
+            Whether only whole numbers are possible: quantiles and samples are rounded, and means
+            are those of what results.
 
         Returns
         -------
@@ -121,6 +130,8 @@ class Predictor(Pretrained):
             covariate_use=covariate_use,
             season_length=season_length,
             random_state=random_state,
+            bounds=bounds,
+            integer=integer,
         )
         length = context_points(self.config, options.context_length)
         batch = read_series(y, options.horizon, past_covariates, future_covariates, length)
@@ -214,9 +225,9 @@ class Predictor(Pretrained):
             with the reason in ``result.attrs["skipped"]`` (pandas) or the schema's metadata
             (pyarrow).
         **options
-            Of `predict`: season_length, num_paths, batch_size, normaliser, random_state and
-            progress. Lengths that `season_length` names are steps of every series, whatever its
-            frequency.
+            Of `predict`: season_length, bounds, integer, num_paths, batch_size, normaliser,
+            random_state and progress. Lengths that `season_length` names are steps of every
+            series, whatever its frequency.
 
         Returns
         -------

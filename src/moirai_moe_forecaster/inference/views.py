@@ -91,10 +91,11 @@ def make_views(
 
 
 def _filled(values: Array, cycles: ContinuedCycles | None, found: Sequence[Period]) -> Array:
-    """Fill the gaps of a variate (time,) in which no whole cycle is missing."""
+    """Fill the gaps of a variate (time,) of up to two sevenths of its longest cycle."""
     if cycles is None:
         return fill_gaps(values)
-    return fill_gaps(values, cycles.all[: len(values)], max(SHORT, found[0].length - 1))
+    longest = 2 * max(period.length for period in found) // 7
+    return fill_gaps(values, cycles.all[: len(values)], max(SHORT, longest))
 
 
 def _view(

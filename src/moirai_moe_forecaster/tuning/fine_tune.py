@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from moirai_moe_forecaster.checkpoint.adapters import BUNDLED, Adapters
-from moirai_moe_forecaster.checkpoint.files import fingerprint
+from moirai_moe_forecaster.checkpoint.integrity import fingerprint
 from moirai_moe_forecaster.config import TrainConfig
 from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Series, read_series

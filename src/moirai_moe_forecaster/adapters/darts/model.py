@@ -33,7 +33,7 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.inference import model_cache
 from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written, shared_pipeline
-from moirai_moe_forecaster.inference.options import seasons_looked_for
+from moirai_moe_forecaster.inference.options import Bounds, read_support, seasons_looked_for
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
@@ -86,6 +86,11 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         that has proved itself at the end of the context; it must hold two of each. ``"auto"`` finds
         them from the values of each component, if the checkpoint's configuration says so; official
         ones do not. None, like 1, forecasts without. Default: ``"auto"``.
+    bounds
+        A pair ``(lower, upper)`` of possible values, None where there is no bound, such as
+        ``(0, None)`` of what cannot be negative. Default: ``None``.
+    integer
+        Whether only whole numbers are possible. Default: ``False``.
     **kwargs
         Of Darts' ``TorchForecastingModel`` and of its Lightning module and trainer: ``batch_size``,
         ``n_epochs``, ``optimizer_cls``, ``optimizer_kwargs``, ``lr_scheduler_cls``,
@@ -152,6 +157,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
         local_dir: str | os.PathLike[str] | None = None,
         enable_finetuning: bool | dict[str, Any] | None = None,
         season_length: Literal["auto"] | int | Sequence[int] | None = "auto",
+        bounds: Bounds | None = None,
+        integer: bool = False,
         **kwargs: Any,
     ) -> None:
         if likelihood is not None and not isinstance(likelihood, QuantileRegression):
@@ -172,6 +179,11 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             self.model_params["local_dir"] = os.path.abspath(local_dir)
         # nor does it know numbers of numpy
         self.model_params["season_length"] = read_season_length(season_length)
+        read_support(bounds, integer)
+        self.model_params["bounds"] = bounds and tuple(
+            None if end is None else float(end) for end in bounds
+        )
+        self.model_params["integer"] = bool(integer)
         if enable_finetuning:
             set_defaults(self.model_params, enable_finetuning)
         self._kept = None
@@ -292,7 +304,13 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
                 model_cache.warn_of_other_weights(self, self._checkpoint)
             kept = self._kept or ModuleWeights.pretrained(self._checkpoint.network)
             module = MoiraiMoEModule(
-                kept.config, self._lora, self._season_length, **self.pl_module_params
+                kept.config,
+                self._lora,
+                self._season_length,
+                # models that were pickled before there were bounds have none
+                self.model_params.get("bounds"),
+                self.model_params.get("integer", False),
+                **self.pl_module_params,
             )
             module.to(kept.dtype)
             module.load_state_dict(kept.state)
@@ -373,6 +391,8 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             "hub_model_revision",
             "local_dir",
             "season_length",
+            "bounds",
+            "integer",
             "use_reversible_instance_norm",
         ]
 

@@ -28,7 +28,7 @@ from moirai_moe_forecaster.checkpoint.store import meta_network
 from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count
 from moirai_moe_forecaster.data.series import Array, Series
-from moirai_moe_forecaster.inference.options import regresses
+from moirai_moe_forecaster.inference.options import Bounds, read_support, regresses
 from moirai_moe_forecaster.inference.seasons import SeasonLength
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.tuning.likelihood import continuation_losses, residual_continuations
@@ -52,6 +52,8 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         Settings of `LoraConfig`: the network has adapters, and only they train.
     season_length : "auto", None or tuple of int, default="auto"
         Cycles that forecasts may carry on; checkpoints from before there were views do not say.
+    bounds, integer
+        Possible values, as for `MoiraiMoEPipeline.predict`.
     **kwargs
         Of Darts' `PLForecastingModule`.
     """
@@ -61,6 +63,8 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         config: Mapping[str, Any],
         lora: Mapping[str, Any] | None = None,
         season_length: SeasonLength = "auto",
+        bounds: Bounds | None = None,
+        integer: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("enable_finetuning", None)
@@ -69,6 +73,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
         self.lora = None if lora is None else LoraConfig.from_dict(lora)
         self._adapt(self.lora)
         self.season_length = season_length
+        self.support = read_support(bounds, integer)
         # whether the weights are still those of the checkpoint that they were read from
         self.pretrained = False
         self._samples_seed: int | None = None
@@ -196,7 +201,7 @@ class MoiraiMoEModule(PLForecastingModule):  # type: ignore[misc]
     def _read(
         self, contexts: Sequence[Series], horizon: int, read: Any, *args: Any, **options: Any
     ) -> Array:
-        options["season_length"] = self.season_length
+        options |= {"season_length": self.season_length, "support": self.support}
         with self._forecasting():
             return forecast_arrays(self.network, contexts, horizon, read, *args, **options)
 

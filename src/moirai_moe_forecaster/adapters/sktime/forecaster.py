@@ -21,7 +21,7 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import read_season_length
 from moirai_moe_forecaster.inference import quantile_grid as curves
 from moirai_moe_forecaster.inference.model_cache import shared_pipeline, warn_of_other_weights
-from moirai_moe_forecaster.inference.options import history_points
+from moirai_moe_forecaster.inference.options import Bounds, history_points
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
 from moirai_moe_forecaster.model.network import MoiraiMoE
@@ -87,6 +87,10 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         has proved itself at the end of the context. "auto" finds them from the values of each
         series, if the checkpoint's configuration says so; official ones do not. None, like 1, is
         without.
+    bounds : tuple (lower, upper) of float or None, optional (default=None)
+        Values that are possible, such as ``(0, None)`` of what cannot be negative.
+    integer : bool, optional (default=False)
+        Whether only whole numbers are possible.
 
     Attributes
     ----------
@@ -183,6 +187,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         validation_split: float | None = None,
         random_state: RandomState = None,
         sp: Literal["auto"] | int | Sequence[int] | None = "auto",
+        bounds: Bounds | None = None,
+        integer: bool = False,
     ) -> None:
         self.model_path = model_path
         self.config = config
@@ -200,6 +206,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         self.validation_split = validation_split
         self.random_state = random_state
         self.sp = sp
+        self.bounds = bounds
+        self.integer = integer
         super().__init__()
 
     def __post_init__(self) -> None:
@@ -209,7 +217,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # made before there was this parameter, and forecast without cycles ever since
-        self.__dict__.update({"sp": None} | state)
+        self.__dict__.update({"sp": None, "bounds": None, "integer": False} | state)
 
     @property
     def pipeline_(self) -> MoiraiMoEPipeline:
@@ -305,9 +313,9 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     def _predict(self, fh: ForecastingHorizon, X: pd.DataFrame | None) -> pd.DataFrame:
         points = self._points(fh, X)
         values = (
-            curves.mean(points.nodes)
+            points.support.mean(curves.mean(points.nodes), points.nodes)
             if self.prediction_type == "mean"
-            else curves.quantiles(points.nodes, np.array([0.5]))[..., 0]
+            else points.support.possible(curves.quantiles(points.nodes, np.array([0.5]))[..., 0])
         )
         return pd.DataFrame(values, points.labels, self._context.y.columns)
 
@@ -316,7 +324,7 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     ) -> pd.DataFrame:
         points = self._points(fh, X)
         columns = pd.MultiIndex.from_product([self._get_varnames(), alpha])
-        values = curves.quantiles(points.nodes, np.array(alpha))
+        values = points.support.possible(curves.quantiles(points.nodes, np.array(alpha)))
         return pd.DataFrame(values.reshape(-1, len(columns)), points.labels, columns)
 
     def _predict_proba(
@@ -324,9 +332,11 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
     ) -> BaseDistribution:
         # skpro would make a first forecast a sixth slower, and most need no distribution
         from moirai_moe_forecaster.adapters.sktime.distribution import ForecastDistribution
+        from moirai_moe_forecaster.adapters.sktime.whole_numbers import WholeNumbers
 
         points = self._points(fh, X, trajectories=True)
-        return ForecastDistribution(
+        kind = WholeNumbers if points.support.integer else ForecastDistribution
+        return kind(
             points.nodes,
             points.ranks,
             # the first samples of equal forecasts are equal
@@ -344,6 +354,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
             "batch_size": self.batch_size,
             "random_state": self._seed,
             "season_length": self.sp,
+            "bounds": self.bounds,
+            "integer": self.integer,
         }
         freq = getattr(self.cutoff, "freq", None)
         return forecast_points(

@@ -11,6 +11,7 @@ from moirai_moe_forecaster.config import ModelConfig
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written
+from moirai_moe_forecaster.inference.options import read_support
 
 
 def check_parameters(forecaster: Any) -> None:
@@ -31,6 +32,7 @@ def check_parameters(forecaster: Any) -> None:
         if getattr(forecaster, name) is not None:
             check_count(name, getattr(forecaster, name))
     read_season_length(forecaster.sp, "sp")
+    read_support(forecaster.bounds, forecaster.integer)
 
 
 def read_source(forecaster: Any) -> ModelSource:

@@ -27,6 +27,7 @@ from moirai_moe_forecaster.inference.options import (
 )
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.quantile_grid import NODE_LEVELS
+from moirai_moe_forecaster.inference.support import Support
 
 
 class Points(NamedTuple):
@@ -40,11 +41,14 @@ class Points(NamedTuple):
         Of the rows.
     ranks : ndarray of int, (row, variate, sample), or None
         Of trajectories; those of in-sample points are independent.
+    support : Support
+        Possible values; the nodes lie within its bounds.
     """
 
     nodes: Array
     labels: pd.Index
     ranks: NDArray[np.intp] | None
+    support: Support
 
 
 def forecast_points(
@@ -93,7 +97,7 @@ def forecast_points(
             season_length=seasons_looked_for(pipeline.config, settings.season_length),
             **settings.limits,
         )
-        nodes = np.concatenate([part for part in parts if len(part)])
+        nodes = settings.support.bounded(np.concatenate([part for part in parts if len(part)]))
     ranks = None
     if trajectories:
         shape = (*nodes.shape[:2], options["num_samples"])
@@ -105,4 +109,4 @@ def forecast_points(
         if ranks is not None:
             order = ahead.samples.argsort(1).argsort(1)
             ranks = in_order(ranks, np.moveaxis(order, 1, -1), instances)
-    return Points(nodes, context.labels(instances), ranks)
+    return Points(nodes, context.labels(instances), ranks, settings.support)
