@@ -34,6 +34,7 @@ CONVENIENCE = {
     ("inference.pipeline", "tuning.fine_tune_config"),
     ("reports.routing", "plotting"),
     ("adapters.sktime.forecaster", "adapters.sktime.distribution"),
+    ("adapters.sktime.forecaster", "adapters.sktime.whole_numbers"),
     ("training.synthetic", "training.synthetic.generate"),
 }
 # --help answers at once: what a command needs is imported when it runs
