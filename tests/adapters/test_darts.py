@@ -61,6 +61,8 @@ def test_it_is_a_foundation_model_with_the_arguments_in_the_usual_order() -> Non
         "local_dir",
         "enable_finetuning",
         "season_length",
+        "bounds",
+        "integer",
         "kwargs",
     ]
 

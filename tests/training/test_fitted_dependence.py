@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from moirai_moe_forecaster.inference.dependence import dependent, growth
+from moirai_moe_forecaster.inference.dependence import Shares, dependent, growth
 from moirai_moe_forecaster.model.network import MoiraiMoE
 from moirai_moe_forecaster.model.tokens import TokenBatch
 from moirai_moe_forecaster.training.fitted_dependence import fitted_dependence
@@ -29,7 +29,7 @@ def observed_as_predicted(
     mixture = network.head(network.encode(batch).hidden.flatten(0, 1))
     levels = torch.rand(rows * tokens, 64, generator=generator).clamp(1e-6, 1 - 1e-6)
     shares = share + rise * growth(mixture)
-    values = mixture.icdf_at(dependent(levels, shares, decay).unflatten(1, (4, 16)))
+    values = mixture.icdf_at(dependent(levels, Shares(shares), decay).unflatten(1, (4, 16)))
     weights = (torch.rand(values.shape, generator=generator) > 0.002).float()
     return MicroBatch(batch, Targets(torch.arange(rows * tokens), values, weights))
 

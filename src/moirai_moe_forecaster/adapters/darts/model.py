@@ -14,7 +14,7 @@ import torch
 from moirai_moe_forecaster.errors import MissingExtraError
 
 try:
-    from darts.logging import get_logger, raise_log
+    from darts.logging import raise_log
     from darts.models.forecasting.foundation_model import FoundationModel
     from darts.utils.data import TorchTrainingSample
     from darts.utils.likelihood_models.torch import QuantileRegression
@@ -24,6 +24,7 @@ except ImportError as error:
     raise MissingExtraError("darts[torch]", "darts", purpose) from error
 
 from moirai_moe_forecaster.adapters.darts.module import ModuleWeights, MoiraiMoEModule
+from moirai_moe_forecaster.adapters.darts.parameters import check_context_length, plain_bounds
 from moirai_moe_forecaster.adapters.darts.tuning import (
     check_choice,
     check_matches,
@@ -33,12 +34,9 @@ from moirai_moe_forecaster.adapters.darts.tuning import (
 from moirai_moe_forecaster.data.arguments import check_count, read_season_length
 from moirai_moe_forecaster.inference import model_cache
 from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written, shared_pipeline
-from moirai_moe_forecaster.inference.options import Bounds, read_support, seasons_looked_for
+from moirai_moe_forecaster.inference.options import Bounds
 from moirai_moe_forecaster.inference.pipeline import MoiraiMoEPipeline
 from moirai_moe_forecaster.inference.seasons import SeasonLength
-from moirai_moe_forecaster.inference.view_weights import LONGEST_HISTORY
-
-logger = get_logger(__name__)
 
 EARLIER_NAME = "moirai_moe_forecaster.adapters.darts.MoiraiMoEModel"
 
@@ -179,43 +177,19 @@ class MoiraiMoEModel(FoundationModel):  # type: ignore[misc]
             self.model_params["local_dir"] = os.path.abspath(local_dir)
         # nor does it know numbers of numpy
         self.model_params["season_length"] = read_season_length(season_length)
-        read_support(bounds, integer)
-        self.model_params["bounds"] = bounds and tuple(
-            None if end is None else float(end) for end in bounds
-        )
+        self.model_params["bounds"] = plain_bounds(bounds, integer)
         self.model_params["integer"] = bool(integer)
         if enable_finetuning:
             set_defaults(self.model_params, enable_finetuning)
         self._kept = None
         super().__init__(**kwargs)
-        self._check_context_length()
+        check_context_length(
+            self._checkpoint.config,
+            self.input_chunk_length,
+            read_season_length(self._season_length),
+        )
         check_matches(self.enable_finetuning, self._checkpoint.network)
         self._fingerprint = info.fingerprint if (info := self._checkpoint.info) else None
-
-    def _check_context_length(self) -> None:
-        length, longest = self.input_chunk_length, self._checkpoint.max_context_length
-        seasons = seasons_looked_for(
-            self._checkpoint.config, read_season_length(self._season_length)
-        )
-        if seasons is None and length > longest:
-            raise_log(
-                ValueError(
-                    f"`input_chunk_length` {length} cannot be greater than model's context_length "
-                    f"{longest} unless `season_length` says which cycles to learn from it."
-                )
-            )
-        if length > LONGEST_HISTORY:
-            raise_log(
-                ValueError(
-                    f"`input_chunk_length` {length} cannot be greater than {LONGEST_HISTORY}, the "
-                    "most that cycles are learnt from."
-                )
-            )
-        if isinstance(seasons, tuple) and 2 * seasons[-1] > length:
-            logger.warning(
-                f"`season_length` {seasons[-1]} has no effect: an `input_chunk_length` of {length} "
-                f"does not hold two such cycles. Make it at least {2 * seasons[-1]}."
-            )
 
     @property
     def supports_static_covariates(self) -> bool:

@@ -289,9 +289,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
                 self._tuned = self._tune(pipeline, y, X, fh, self._seed)
         else:
             pipeline = self._tuned.pipeline
-        history = history_points(
-            pipeline.config, self.context_length, read_season_length(self.sp, "sp")
-        )
+        sp = read_season_length(self.sp, "sp")
+        history = history_points(pipeline.config, self.context_length, sp)
         self._context = Context.of(y, X, history)
         self._set_cutoff_frequency()
         return self
@@ -375,15 +374,8 @@ class MoiraiMoEForecaster(BaseForecaster):  # type: ignore[misc]
         -------
         list of dict
         """
-        tiny = {
-            "d_model": 16,
-            "d_ff": 16,
-            "num_layers": 1,
-            "num_heads": 2,
-            "num_experts": 2,
-            "experts_per_token": 1,
-            "mixture": ["normal_fixed"],
-        }
+        tiny: dict[str, Any] = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+        tiny |= {"num_experts": 2, "experts_per_token": 1, "mixture": ["normal_fixed"]}
         blocks = tiny | {"num_layers": 2, "num_experts": 4, "mixture": ["student_t"]}
         brief = {"max_steps": 1, "learning_rate": 1e-3, "batch_size": 2, "progress": False}
         return [
