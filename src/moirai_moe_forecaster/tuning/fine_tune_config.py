@@ -85,10 +85,6 @@ class FineTuneConfig:
         return self.lora if isinstance(self.lora, LoraConfig) else LoraConfig()
 
 
-def _is_text(given: Any) -> bool:
-    return isinstance(given, str)
-
-
 def _listed(name: str, given: Any, fits: Callable[[Any], bool], kind: str) -> tuple[Any, ...]:
     items = tuple(given) if isinstance(given, Iterable) else (given,)
     if not isinstance(given, Iterable) or not all(fits(item) for item in items):
