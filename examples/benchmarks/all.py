@@ -108,6 +108,7 @@ TABLES = {
         "pyarrow",
     ),
     "views": Table("What cycles cost", "views.py {validation} --threads 2", "pyarrow"),
+    "edges": Table("Edges of the data", "edges.py {validation} --series 5", "pyarrow"),
     "darts": Table("Samples through Darts", "darts_samples.py", "darts"),
     "many-series": Table("Many series", "many_series.py --threads 2"),
     "step-2": Table("Speed", "training_step.py --threads 2 --precision float32"),
