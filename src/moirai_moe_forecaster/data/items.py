@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.numbers import Array, is_numeric, read_matrix, read_numbers
 from moirai_moe_forecaster.errors import InvalidInputError
@@ -71,11 +73,21 @@ class Items:
         There is one, and it was by itself, not in a list or a panel.
     panel : bool
         An index said which series a row belongs to; items are named by their keys.
+    places : list of int
+        Where each item stands among all that were passed.
+    bad : dict of int to (hashable, str)
+        By place, name of what was left out, and why.
     """
 
     items: list[Item]
     single: bool = False
     panel: bool = False
+    places: list[int]
+    bad: dict[int, tuple[Hashable, str]]
+
+    def __len__(self) -> int:
+        """How many were passed."""
+        return len(self.items) + len(self.bad)
 
 
 def read_items(data: Any, what: str = "y", skipped: dict[Hashable, str] | None = None) -> Items:
@@ -96,20 +108,25 @@ def read_items(data: Any, what: str = "y", skipped: dict[Hashable, str] | None =
     InvalidInputError
         If there is no series, or one is empty, infinite, not numeric or of a wrong shape.
     """
-    if is_panel(data):
-        items = _instances(data, what, skipped)
-        result = Items(items=items, panel=True)
+    panel, single = is_panel(data), False
+    if panel:
+        parts = _instances(data, what)
     elif isinstance(data, list | tuple) and not _is_one_series(data):
-        items = []
-        for index, part in enumerate(data):
-            with left_out(index, skipped):
-                items.append(_item(index, part, f"{what}[{index}]"))
-        result = Items(items=items)
+        parts = [(i, partial(_item, i, part, f"{what}[{i}]")) for i, part in enumerate(data)]
     else:
-        named = isinstance(data, pd.Series) and data.name is not None
-        result = Items(items=[_item(data.name if named else 0, data, what)], single=True)
-    if not result.items:
+        single = True
+        name = data.name if isinstance(data, pd.Series) and data.name is not None else 0
+        parts = [(name, partial(_item, name, data, what))]
+    items: dict[int, Item] = {}
+    bad: dict[int, tuple[Hashable, str]] = {}
+    for place, (name, read) in enumerate(parts):
+        with left_out(name, None if single else skipped):
+            items[place] = read()
+        if place not in items:
+            bad[place] = name, (skipped or {})[name]
+    if not items:
         raise InvalidInputError(f"{what} holds no series; expected at least one")
+    result = Items(items=[*items.values()], single=single, panel=panel, places=[*items], bad=bad)
     if what == "y":
         _warn_of_wide(result.items)
     return result
@@ -135,47 +152,77 @@ def is_panel(data: Any) -> bool:
     return isinstance(data, pd.Series | pd.DataFrame) and isinstance(data.index, pd.MultiIndex)
 
 
-def match_items(
-    data: Any, items: Sequence[Item], skipped: dict[Hashable, str] | None = None
-) -> list[Item]:
+def match_items(data: Any, targets: Items, *, skip: bool = False) -> list[Item | str]:
     """Split covariates of a backtest, and bring them into the order of the series they belong to.
 
     Parameters
     ----------
     data : array, Series, DataFrame or list of these
-    items : sequence of Item
-    skipped : dict, optional
-        Names of series that were left out of `items`; those whose covariates do not fit are added.
-        The result is then shorter than `items`.
+    targets : Items
+    skip : bool, default=False
+        Whether series that do not fit are left to the caller.
+
+    Returns
+    -------
+    list of Item or str
+        A block for each of the targets' items, or why it has none.
 
     Raises
     ------
     InvalidInputError
         If they are not one block per series, as long as it and with the same times.
     """
-    given = read_items(data, "X")
-    count = len(items) + len(skipped or ())
-    if given.panel:
-        blocks = in_order(given, items, "X")
-    elif len(given.items) != count:
-        raise InvalidInputError(f"X has {len(given.items)} series, y has {count}; give one each")
-    elif skipped:
-        blocks = [block for block in given.items if block.name not in skipped]
-    else:
-        blocks = given.items
-    matched = []
-    for block, item in zip(blocks, items, strict=True):
-        with left_out(item.name, skipped):
-            rows = len(item.values)
-            if len(block.values) < rows:
-                raise InvalidInputError(
-                    f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
-                    "one for each step of y"
-                )
-            if not block.index[:rows].equals(item.index):
-                raise InvalidInputError(f"X of series {item.name!r} has other times than y")
-            matched.append(block)
-    return matched
+    given = read_items(data, "X", {} if skip else None)
+    if not given.panel and len(given) != len(targets):
+        raise InvalidInputError(f"X has {len(given)} series, y has {len(targets)}; give one each")
+    blocks = blocks_of(given, targets, "X")
+    for place, (block, item) in enumerate(zip(blocks, targets.items, strict=True)):
+        if isinstance(block, str) or not (misfit := _misfit(block, item)):
+            continue
+        if not skip:
+            raise InvalidInputError(misfit)
+        blocks[place] = misfit
+    return blocks
+
+
+def _misfit(block: Item, item: Item) -> str:
+    """Why a block of covariates does not belong to a series, or nothing."""
+    rows = len(item.values)
+    if len(block.values) < rows:
+        return (
+            f"X of series {item.name!r} has {len(block.values)} rows; expected {rows}, "
+            "one for each step of y"
+        )
+    same = block.index[:rows].equals(item.index)
+    return "" if same else f"X of series {item.name!r} has other times than y"
+
+
+def read_block(block: Item | str) -> Item:
+    """Return a block of covariates, or raise what is wrong with it."""
+    if isinstance(block, str):
+        raise InvalidInputError(block)
+    return block
+
+
+def blocks_of(given: Items, targets: Items, what: str) -> list[Item | str]:
+    """Blocks of covariates in the order of series, or why one cannot be read.
+
+    Those of a panel belong to the instances of a panel by name, all others by their place.
+
+    Raises
+    ------
+    InvalidInputError
+        If an instance of the targets has no block.
+    """
+    if not (given.panel and targets.panel):
+        by_place: dict[int, Item | str] = dict(zip(given.places, given.items, strict=True))
+        by_place |= {place: reason for place, (_, reason) in given.bad.items()}
+        return [by_place[place] for place in targets.places]
+    by_name: dict[Hashable, Item | str] = {item.name: item for item in given.items}
+    by_name |= dict(given.bad.values())
+    if missing := [item.name for item in targets.items if item.name not in by_name]:
+        raise InvalidInputError(f"{what} lacks the instances {missing[:5]} of y")
+    return [by_name[item.name] for item in targets.items]
 
 
 @contextlib.contextmanager
@@ -190,9 +237,9 @@ def left_out(name: Hashable, skipped: dict[Hashable, str] | None) -> Iterator[No
 
 
 def _instances(
-    data: pd.Series[Any] | pd.DataFrame, what: str, skipped: dict[Hashable, str] | None
-) -> list[Item]:
-    """Series of a panel, in the order in which they first appear."""
+    data: pd.Series[Any] | pd.DataFrame, what: str
+) -> list[tuple[Hashable, Callable[[], Item]]]:
+    """Keys of a panel in the order in which they first appear, and how to read each series."""
     levels = list(range(data.index.nlevels - 1))
     codes = data.groupby(level=levels, sort=False).ngroup().to_numpy()
     if (codes < 0).any():
@@ -208,22 +255,23 @@ def _instances(
     columns: list[Hashable] = [*data.columns] if isinstance(data, pd.DataFrame) else [0]
     # all at once where possible, as a panel may have many series
     values = read_numbers(data) if is_numeric(data) else None
-    items = []
-    for number, places in enumerate(np.split(order, starts[1:]) if len(order) else []):
+
+    def instance(number: int, places: NDArray[np.intp]) -> Item:
+        _check_order(times[places], f"{what}[{number}]")
         part = data.iloc[places] if values is None else values[places]
-        with left_out(keys[number], skipped):
-            _check_order(times[places], f"{what}[{number}]")
-            items.append(
-                Item(
-                    name=keys[number],
-                    values=read_matrix(part, f"{what}[{number}]"),
-                    variates=columns,
-                    index=times[places],
-                    indexed=True,
-                    flat=data.ndim == 1,
-                )
-            )
-    return items
+        return Item(
+            name=keys[number],
+            values=read_matrix(part, f"{what}[{number}]"),
+            variates=columns,
+            index=times[places],
+            indexed=True,
+            flat=data.ndim == 1,
+        )
+
+    groups = np.split(order, starts[1:]) if len(order) else []
+    return [
+        (keys[number], partial(instance, number, places)) for number, places in enumerate(groups)
+    ]
 
 
 def _item(name: Hashable, data: Any, what: str) -> Item:
@@ -301,11 +349,3 @@ def _is_one_series(data: Sequence[Any]) -> bool:
 
 def _is_scalar(item: Any) -> bool:
     return isinstance(item, str) or not hasattr(item, "__len__")
-
-
-def in_order(given: Items, wanted: Sequence[Item], name: str) -> list[Item]:
-    """Bring the instances of one panel into the order of those of another."""
-    found = {item.name: item for item in given.items}
-    if missing := [item.name for item in wanted if item.name not in found]:
-        raise InvalidInputError(f"{name} lacks the instances {missing[:5]} of y")
-    return [found[item.name] for item in wanted]

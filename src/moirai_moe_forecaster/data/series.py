@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moirai_moe_forecaster.data.items import Item, Items, in_order, left_out, read_items
+from moirai_moe_forecaster.data.items import (
+    Item,
+    Items,
+    blocks_of,
+    left_out,
+    read_block,
+    read_items,
+)
 from moirai_moe_forecaster.data.numbers import Array as Array
 from moirai_moe_forecaster.errors import InvalidInputError
 
@@ -83,9 +90,9 @@ def read_series(
         Naming the series, and what was got and expected.
     """
     targets = read_items(y, skipped=skipped)
-    left = None if skipped is None else set(skipped)
-    past = _blocks(past_covariates, "past_covariates", targets, left)
-    future = _blocks(future_covariates, "future_covariates", targets, left)
+    skip = skipped is not None
+    past = _blocks(past_covariates, "past_covariates", targets, skip=skip)
+    future = _blocks(future_covariates, "future_covariates", targets, skip=skip)
     series, kept = [], []
     for index, item in enumerate(targets.items):
         with left_out(item.name, skipped):
@@ -120,28 +127,27 @@ def _check_observed(array: Array, name: str, context_length: int | None) -> None
         )
 
 
-def _blocks(data: Any, name: str, targets: Items, left: set[Hashable] | None) -> list[Item] | None:
-    """Blocks of covariates in the order of the series; `left` are those left out of y."""
+def _blocks(data: Any, name: str, targets: Items, *, skip: bool) -> list[Item | str] | None:
+    """Blocks of covariates in the order of the series, or why one cannot be read."""
     if data is None:
         return None
-    given = read_items(data, name)
-    count = len(targets.items) + len(left or ())
-    if given.single != targets.single or len(given.items) != count:
-        got = "one array" if given.single else f"{len(given.items)} series"
-        wanted = "one array, as y is one series" if targets.single else f"a list of {count}"
+    given = read_items(data, name, {} if skip else None)
+    if given.single != targets.single or len(given) != len(targets):
+        got = "one array" if given.single else f"{len(given)} series"
+        wanted = "one array, as y is one series"
+        if not targets.single:
+            wanted = f"a list of {len(targets)}"
         raise InvalidInputError(f"{name} is {got}; expected {wanted}")
-    if given.panel and targets.panel:
-        return in_order(given, targets.items, name)
-    return [block for block in given.items if not left or block.name not in left]
+    return blocks_of(given, targets, name)
 
 
 def _covariates(
-    blocks: list[Item] | None, name: str, index: int, length: int, targets: Items
+    blocks: list[Item | str] | None, name: str, index: int, length: int, targets: Items
 ) -> Array:
     """Covariates (time, covariate) of one series, of the length that it needs."""
     if blocks is None:
         return np.empty((length, 0))
-    values = blocks[index].values
+    values = read_block(blocks[index]).values
     if len(values) != length:
         span = "context + horizon" if name == "future_covariates" else "context"
         raise InvalidInputError(

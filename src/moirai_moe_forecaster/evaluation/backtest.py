@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
-from moirai_moe_forecaster.data.items import Item, left_out, match_items, read_items
+from moirai_moe_forecaster.data.clock import plain
+from moirai_moe_forecaster.data.items import Item, left_out, match_items, read_block, read_items
 from moirai_moe_forecaster.data.panel import log_skipped
 from moirai_moe_forecaster.data.series import Array
 from moirai_moe_forecaster.data.times import frequency_of, season_of
@@ -198,14 +199,15 @@ class Backtest:
         stride = horizon if step is None else check_count("step", step)
         skipped: dict[Hashable, str] | None = {} if check_on_error(on_error) else None
         data = read_items(y, skipped=skipped)
-        items = []
-        for item in data.items:
+        blocks = None if X is None else match_items(X, data, skip=skipped is not None)
+        items, covariates = [], []
+        for place, item in enumerate(data.items):
             with left_out(item.name, skipped):
                 check_windows(item, horizon, windows, stride)
+                if blocks is not None:
+                    covariates.append(read_block(blocks[place]))
                 items.append(item)
-        covariates = None if X is None else match_items(X, items, skipped)
         log_skipped(skipped or {})
-        items = [item for item in items if item.name not in (skipped or {})]
         if not items:
             raise InvalidInputError(f"no series of y is left; skipped were {skipped}")
         if seasonality is None:
@@ -213,13 +215,13 @@ class Backtest:
         else:
             seasons = [check_count("seasonality", seasonality)] * len(items)
         return cls(
-            windows=cut_windows(items, covariates, horizon, windows, stride),
+            windows=cut_windows(items, None if X is None else covariates, horizon, windows, stride),
             horizon=horizon,
             seasons=np.repeat(seasons, [windows * len(item.variates) for item in items]),
             metrics=names,
             levels=levels,
             panel=data.panel,
-            skipped=skipped or {},
+            skipped={_written(name): reason for name, reason in (skipped or {}).items()},
         )
 
     def score(self, forecaster: Any) -> pd.DataFrame:
@@ -315,6 +317,12 @@ def _seasons(items: Sequence[Item]) -> list[int]:
         except InvalidInputError:
             seasons.append(seasons[0])
     return seasons
+
+
+def _written(name: Hashable) -> Hashable:
+    """A name as files of tables can hold it among their attributes, which are JSON."""
+    name = plain(name)
+    return name if isinstance(name, str | int | float | None) else str(name)
 
 
 def _season(index: pd.Index) -> int:

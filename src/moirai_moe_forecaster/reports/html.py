@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from moirai_moe_forecaster import __version__
-from moirai_moe_forecaster.data.items import Item, match_items, read_items
+from moirai_moe_forecaster.data.items import Item, match_items, read_block, read_items
 from moirai_moe_forecaster.errors import MissingExtraError
 from moirai_moe_forecaster.evaluation.forecasters import Variant, predict_windows
 from moirai_moe_forecaster.evaluation.window import BacktestWindow
@@ -149,12 +149,14 @@ def backtest_page(
 
 def _scored(y: Any, X: Any, result: pd.DataFrame) -> tuple[list[Item], list[Item] | None]:
     """Series, and their covariates, of which there are scores: the others were skipped."""
-    skipped: dict[Hashable, str] = {}
-    items = read_items(y, skipped=skipped).items
+    data = read_items(y, skipped={})
     names = {*result["series"]}
-    skipped |= {item.name: "not scored" for item in items if item.name not in names}
-    items = [item for item in items if item.name in names]
-    return items, None if X is None else match_items(X, items, skipped)
+    scored = [place for place, item in enumerate(data.items) if item.name in names]
+    items = [data.items[place] for place in scored]
+    if X is None:
+        return items, None
+    blocks = match_items(X, data, skip=True)
+    return items, [read_block(blocks[place]) for place in scored]
 
 
 def _facts(pipeline: MoiraiMoEPipeline, series: int, shown: int, windows: int, horizon: int) -> str:
