@@ -200,8 +200,7 @@ def load_state(folder: Path, state: State, training: TrainConfig) -> None:
     try:
         with safe_open(folder / STATE_FILE, "pt") as file:
             run = json.loads(file.metadata()["run"])
-            if ModelConfig.from_dict(run["model"]) != state.network.config:
-                raise CheckpointError(f"the run in {folder} trains another model: {run['model']}")
+            _check_model(folder, ModelConfig.from_dict(run["model"]), state.network.config)
             _read_tensors(file, state)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -211,6 +210,21 @@ def load_state(folder: Path, state: State, training: TrainConfig) -> None:
     counts = run.get("skipped", 0), run.get("skipped_in_a_row", 0)
     state.skipped.copy_(torch.tensor(counts))
     _warn_of_changes(run["training"], training)
+
+
+def _check_model(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
+    """Refuse a run of another model, naming what differs."""
+    ours = config.to_dict()
+    different = [
+        f"{name} was {value!r} and is {ours[name]!r}"
+        for name, value in saved.to_dict().items()
+        if value != ours[name]
+    ]
+    if different:
+        raise CheckpointError(
+            f"the run in {folder} trains another model: {', '.join(different)}; it was begun on "
+            "another checkpoint, or by another version of the package, and goes on only with it"
+        )
 
 
 def _named_tensors(state: State) -> Iterator[tuple[str, Tensor]]:
