@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -133,8 +133,8 @@ class TextForm:
 
     def write(self, times: pd.DatetimeIndex) -> list[str]:
         """Write times as the column does, by replacing the parts of its first value."""
-        match = re.fullmatch(self.pattern, self.example, re.IGNORECASE)
-        assert match is not None
+        # the form was told from this very value
+        match = cast("re.Match[str]", re.fullmatch(self.pattern, self.example, re.IGNORECASE))
         renamed = dict(zip(("one", "two"), self.order or (), strict=False))
         groups = {renamed.get(k, k): match.span(k) for k in match.groupdict() if k != "s"}
         pieces: list[Any] = []
