@@ -21,6 +21,11 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_count_or_none(name: str, value: Any) -> int | None:
+    """Return None, which leaves a count to the callee, or an integer of at least 1, or raise."""
+    return None if value is None else check_count(name, value)
+
+
 def check_on_error(on_error: Any) -> bool:
     """Return whether series that cannot be read are skipped; else they raise."""
     if on_error not in ("raise", "skip"):

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.arguments import check_count_or_none
 from moirai_moe_forecaster.data.series import Series
 from moirai_moe_forecaster.errors import OutOfMemoryError
 from moirai_moe_forecaster.model.distribution.mixture import raw_size
@@ -107,8 +107,7 @@ def automatic_budget(device: torch.device) -> int:
 
 def limits(device: torch.device, memory_budget: int | None) -> tuple[int, int | None]:
     """Bytes and tokens that a pass may take; tokens are limited on a CPU only."""
-    if memory_budget is not None:
-        check_count("memory_budget", memory_budget)
+    check_count_or_none("memory_budget", memory_budget)
     tokens = TOKENS_ON_CPU if device.type == "cpu" else None
     return memory_budget or automatic_budget(device), tokens
 

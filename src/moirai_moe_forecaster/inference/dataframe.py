@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moirai_moe_forecaster.data.arguments import OnError, check_count
+from moirai_moe_forecaster.data.arguments import OnError, check_count, check_count_or_none
 from moirai_moe_forecaster.data.clock import plain
 from moirai_moe_forecaster.data.panel import (
     Columns,
@@ -128,9 +128,8 @@ def forecast_frame(
 ) -> FrameForecast:
     """Forecast a long frame whose columns are known; `predict_df` says how."""
     check_count("horizon", horizon)
-    if context_length is not None:
-        check_count("context_length", context_length)
-    points = context_points(pipeline.config, context_length)
+    length = check_count_or_none("context_length", context_length)
+    points = context_points(pipeline.config, length)
     _check_purposes(columns)
     check_columns(table, columns.all)
 

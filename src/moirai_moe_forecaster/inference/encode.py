@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from moirai_moe_forecaster.data.arguments import check_count
+from moirai_moe_forecaster.data.arguments import check_count_or_none
 from moirai_moe_forecaster.data.series import SeriesBatch, read_series
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batching import (
@@ -104,9 +104,7 @@ def contexts(
     """Read series, with past and known-future covariates, whose contexts alone are looked at."""
     if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 0:
         raise InvalidInputError(f"horizon must be an integer of at least 0, got {horizon!r}")
-    if context_length is not None:
-        check_count("context_length", context_length)
-    length = context_points(pipeline.config, context_length)
+    length = context_points(pipeline.config, check_count_or_none("context_length", context_length))
     load = Load(
         config=pipeline.config,
         context_length=length,

@@ -9,7 +9,11 @@ from typing import Literal
 import numpy as np
 
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.data.arguments import check_count, read_season_length
+from moirai_moe_forecaster.data.arguments import (
+    check_count,
+    check_count_or_none,
+    read_season_length,
+)
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.batching import Load
 from moirai_moe_forecaster.inference.sampling import RandomState, draw_seed
@@ -87,7 +91,7 @@ def read_options(
         If one is none of what it may be.
     """
     counts = {"context_length": context_length, "num_paths": num_paths, "batch_size": batch_size}
-    some = {k: None if v is None else check_count(k, v) for k, v in counts.items()}
+    some = {name: check_count_or_none(name, value) for name, value in counts.items()}
     if normaliser not in ("frozen", "reestimated"):
         raise InvalidInputError(f"normaliser must be 'frozen' or 'reestimated', got {normaliser!r}")
     if covariate_use not in (None, "regression", "tokens"):

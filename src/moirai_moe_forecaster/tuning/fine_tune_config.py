@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from moirai_moe_forecaster.config import Precision
-from moirai_moe_forecaster.data.arguments import OnError, check_count, check_on_error
+from moirai_moe_forecaster.data.arguments import (
+    OnError,
+    check_count,
+    check_count_or_none,
+    check_on_error,
+)
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.sampling import RandomState
 from moirai_moe_forecaster.tuning.lora import LoraConfig
@@ -55,8 +60,7 @@ class FineTuneConfig:
         for name in ("max_steps", "patience"):
             check_count(name, getattr(self, name))
         for name in ("horizon", "batch_size", "context_length"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
+            check_count_or_none(name, getattr(self, name))
         if not isinstance(self.mode, str) or self.mode not in MODES:
             raise InvalidInputError(f"mode must be one of {list(MODES)}, got {self.mode!r}")
         if self.lora is not None and self.mode != "lora":

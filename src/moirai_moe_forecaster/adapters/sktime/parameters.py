@@ -8,7 +8,11 @@ from typing import Any
 
 from moirai_moe_forecaster.adapters.sktime.tuning import tuning_options
 from moirai_moe_forecaster.config import ModelConfig
-from moirai_moe_forecaster.data.arguments import check_count, read_season_length
+from moirai_moe_forecaster.data.arguments import (
+    check_count,
+    check_count_or_none,
+    read_season_length,
+)
 from moirai_moe_forecaster.errors import InvalidInputError
 from moirai_moe_forecaster.inference.model_cache import ModelSource, last_written
 from moirai_moe_forecaster.inference.options import read_support
@@ -29,8 +33,7 @@ def check_parameters(forecaster: Any) -> None:
     tuning_options(forecaster)
     check_count("num_samples", forecaster.num_samples)
     for name in ("context_length", "num_paths", "batch_size"):
-        if getattr(forecaster, name) is not None:
-            check_count(name, getattr(forecaster, name))
+        check_count_or_none(name, getattr(forecaster, name))
     read_season_length(forecaster.sp, "sp")
     read_support(forecaster.bounds, forecaster.integer)
 

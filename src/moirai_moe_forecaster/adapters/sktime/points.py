@@ -87,7 +87,7 @@ def forecast_points(
     positions = [positions_of(instance, longest) for instance in instances]
     nodes = np.empty((0, len(context.y.columns), len(NODE_LEVELS)))
     settings = read_options(max(horizon, 1), memory_budget=pipeline.memory_budget, **options)
-    batch = read_series(y, horizon, past, future, context_points(pipeline.config)).series
+    batch = read_series(y, horizon, past, future, longest).series
     if any(map(len, positions)):
         parts = in_sample_nodes(
             pipeline.network,
